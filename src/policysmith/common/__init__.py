@@ -1,0 +1,1 @@
+"""Layer 1: what everything stands on: errors, seeds, saving, key names, the catalogue."""

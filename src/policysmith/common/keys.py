@@ -1,0 +1,44 @@
+"""The one set of key names: what an entry of a batch is called, and what shape it has.
+
+Leading axes are written first: `row` is one sample of a batch, `step` one time step of an episode. A batch
+holds the keys that its makers put there and its readers ask for; nobody needs all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from policysmith.common.errors import DataError
+
+KEYS: dict[str, str] = {
+    # experience
+    "observation": "[row, (time,) *observation]  what the policy saw; `time` ends at the newest",
+    "action": "[row, (time,) *action]  what was done, in the environment's units",
+    "reward": "[row]  what the environment returned for the action",
+    "next_observation": "[row, *observation]  what was seen after the action",
+    "terminated": "[row] bool  the task ended: no value beyond this step",
+    "truncated": "[row] bool  the episode was cut (a time limit): the value goes on",
+    "success": "[row] bool  the environment's own flag of success at this step",
+    "weight": "[row]  what the row counts in an average; rows of a batch sum to 1",
+    # diffusion
+    "noise": "[row, time, action]  the Gaussian noise mixed into the clean actions",
+    "noise_level": "[row, time] int  the level of each position: -1 clean, N-1 pure noise",
+    # language
+    "group_id": "[row] int  rows with the same id answer the same prompt",
+    "behaviour_log_prob": "[row, token]  under the policy that sampled",
+    "old_log_prob": "[row, token]  under the weights at the start of the update",
+    "reference_log_prob": "[row, token]  under the reference policy",
+    "advantage": "[row] or [row, token]  how much better than expected",
+}
+"""Every key with its shape and meaning."""
+
+
+def require_keys(batch: Mapping[str, object], keys: Iterable[str], *, reader: str) -> None:
+    """Raise `DataError` naming the keys that `reader` needs and `batch` lacks."""
+    missing = [key for key in keys if key not in batch]
+    if missing:
+        raise DataError(
+            f"{reader} needs {', '.join(map(repr, missing))}",
+            where=f"a batch with the keys {sorted(map(str, batch.keys()))}",
+            expected="; ".join(f"{key}: {KEYS[key]}" for key in missing if key in KEYS),
+        )

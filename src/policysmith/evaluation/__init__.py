@@ -1,0 +1,1 @@
+"""Layer 8: measuring: rollouts, statistics with intervals, plots, videos, reports, the claim record."""

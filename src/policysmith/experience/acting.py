@@ -1,0 +1,110 @@
+"""Running a policy for a batch of environments: windows of observations in, one action per tick out.
+
+Each row has a clock of its own: its window is filled with the first observation when its episode begins, and
+it decides again when its chunk of actions has been played. Rows that must decide at the same tick are given
+to the policy together.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from policysmith.common.errors import ShapeError
+from policysmith.policies.protocol import Policy
+
+
+class Expert(Protocol):
+    """Anything that maps one observation to one action: a scripted expert, a person, a policy."""
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode."""
+        ...
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The action for one observation."""
+        ...
+
+
+class Actor:
+    """Acts for `batch` environments with one policy and one random stream.
+
+    `decided` [batch] says which rows asked the policy at the last tick; `network_calls` [batch] counts.
+    """
+
+    def __init__(self, policy: Policy, batch: int, *, rng: torch.Generator) -> None:
+        self.policy = policy
+        self.rng = rng
+        self.state = policy.initial_state(batch)
+        self.decided = torch.zeros(batch, dtype=torch.bool)
+        self._window = torch.zeros(batch, policy.observation_steps, policy.observation_size)
+        self._begins = torch.ones(batch, dtype=torch.bool)
+        self._chunk = torch.zeros(batch, policy.action_steps, policy.action_size)
+        self._played = torch.full((batch,), policy.action_steps)
+
+    @property
+    def network_calls(self) -> Int[Tensor, "batch"]:
+        """Network calls of each row since the actor was made."""
+        return self.state["network_calls"]
+
+    @torch.inference_mode()
+    def reset(self, mask: Bool[Tensor, "batch"]) -> None:
+        """Begin a new episode in the rows of `mask`."""
+        self.state = self.policy.reset(self.state, mask)
+        self._begins |= mask
+        self._played[mask] = self.policy.action_steps
+
+    @torch.inference_mode()
+    def act(
+        self, observation: Float[np.ndarray, "batch observation"], active: Bool[Tensor, "batch"] | None = None
+    ) -> Float[np.ndarray, "batch action"]:
+        """One action per row; rows that are not `active` keep their memory and get their last action."""
+        newest = torch.as_tensor(np.asarray(observation, dtype=np.float32))
+        if newest.shape != (len(self._window), self.policy.observation_size):
+            raise ShapeError(
+                f"observations of shape {list(newest.shape)}",
+                expected=f"[{len(self._window)}, {self.policy.observation_size}]: the policy was made for "
+                f"observations of width {self.policy.observation_size}",
+            )
+        active = torch.ones_like(self._begins) if active is None else active
+        self._see(newest, active)
+        self.decided = active & (self._played >= self.policy.action_steps)
+        if self.decided.any():
+            self._decide(self.decided.nonzero()[:, 0])
+        step = self._played.clamp(max=self.policy.action_steps - 1)
+        action = self._chunk[torch.arange(len(step)), step]
+        self._played[active] += 1
+        return action.numpy()
+
+    def _see(self, newest: Tensor, active: Tensor) -> None:
+        moved = torch.cat([self._window[:, 1:], newest[:, None]], dim=1)
+        filled = newest[:, None].expand_as(self._window)
+        window = torch.where(self._begins[:, None, None], filled, moved)
+        self._window = torch.where(active[:, None, None], window, self._window)
+        self._begins = self._begins & ~active
+
+    def _decide(self, rows: Tensor) -> None:
+        window = self._window[rows].to(self.policy.device)
+        actions, state = self.policy.act(window, self.state[rows], rng=self.rng)
+        self.state[rows] = state
+        self._chunk[rows] = actions.float().cpu()
+        self._played[rows] = 0
+
+
+class PolicyExpert:
+    """A policy behind the `Expert` interface, for recording and for simple loops over one environment."""
+
+    def __init__(self, policy: Policy, *, rng: torch.Generator) -> None:
+        self._actor = Actor(policy, 1, rng=rng)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode; the random stream goes on."""
+        self._actor.reset(torch.ones(1, dtype=torch.bool))
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The next action."""
+        return self._actor.act(np.asarray(observation)[None])[0]

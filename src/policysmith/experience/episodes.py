@@ -1,0 +1,185 @@
+"""Episodes in memory: the steps of all of them end to end, and where each begins.
+
+Flat tensors make slicing windows a single gather, whatever the lengths. Step t of an episode holds the
+observation before the action and the reward after it; the observation after the last action is kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.errors import DataError
+
+OPTIONAL = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "success": torch.bool}
+"""Keys an episode may lack, with their types; they are filled with zeros."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A set of episodes.
+
+    - `steps`: TensorDict [step] with `observation`, `action`, `reward`, `terminated`, `truncated`, `success`.
+    - `final_observation` [episode, *observation]: what was seen after the last action.
+    - `lengths` [episode]: steps per episode, in order.
+    - `provenance`: where they come from (environment, expert, noise, seed), as plain data.
+    """
+
+    steps: TensorDict
+    final_observation: Float[Tensor, "episode *observation"]
+    lengths: Int[Tensor, "episode"]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls, episodes: Iterable[Mapping[str, Any]], *, provenance: Mapping[str, Any] | None = None
+    ) -> Episodes:
+        """Episodes from one mapping of arrays each.
+
+        Needed: `action` [T, action] and `observation` [T, observation] or [T + 1, observation]. Optional:
+        `reward`, `success` [T]; `terminated`, `truncated` [T] or one value for the end. An episode without
+        either end mark counts as truncated. Raises `DataError` naming episode and key for missing or unequal
+        keys, unequal lengths or widths, and values that are not finite.
+        """
+        parts, finals, lengths = [], [], []
+        keys: set[str] | None = None
+        for number, arrays in enumerate(episodes):
+            steps, final = _episode(arrays, number)
+            if keys is not None and set(arrays) != keys:
+                raise DataError(
+                    f"episodes have different keys: {sorted(set(arrays) ^ keys)} are not in all of them",
+                    where=f"episode {number}",
+                    expected=f"the keys of the episodes before it: {sorted(keys)}",
+                )
+            keys = set(arrays)
+            if parts:
+                _check_same_widths(steps, parts[0], number)
+            parts.append(steps)
+            finals.append(final)
+            lengths.append(len(steps))
+        if not parts:
+            raise DataError("there are no episodes", expected="at least one")
+        return cls(torch.cat(parts), torch.stack(finals), torch.tensor(lengths), dict(provenance or {}))
+
+    def __len__(self) -> int:
+        """The number of episodes."""
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> TensorDict:
+        """The steps of one episode."""
+        start = int(self.starts[index])
+        return self.steps[start : start + int(self.lengths[index])]
+
+    @property
+    def starts(self) -> Int[Tensor, "episode"]:
+        """Index of each episode's first step."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def observation_size(self) -> int:
+        """Width of one observation vector."""
+        return self.steps["observation"].shape[-1]
+
+    @property
+    def action_size(self) -> int:
+        """Width of one action vector."""
+        return self.steps["action"].shape[-1]
+
+    @property
+    def succeeded(self) -> Bool[Tensor, "episode"]:
+        """Whether the environment flagged success at any step of each episode."""
+        return self._per_episode("success") > 0
+
+    @property
+    def returns(self) -> Float[Tensor, "episode"]:
+        """Undiscounted sum of rewards of each episode."""
+        return self._per_episode("reward")
+
+    def select(self, indices: Sequence[int]) -> Episodes:
+        """A subset (or a reordering) of the episodes."""
+        if len(indices) == 0:
+            raise DataError("no episodes were selected", expected="at least one")
+        chosen = torch.as_tensor(indices)
+        steps = torch.cat([self[int(index)] for index in chosen])
+        return Episodes(steps, self.final_observation[chosen], self.lengths[chosen], self.provenance)
+
+    def _per_episode(self, key: str) -> Tensor:
+        owner = torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+        return torch.zeros(len(self)).index_add_(0, owner, self.steps[key].float())
+
+
+def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Tensor]:
+    unknown = set(arrays) - {"observation", "action", *OPTIONAL}
+    missing = {"observation", "action"} - set(arrays)
+    if unknown or missing:
+        raise DataError(
+            f"unknown keys {sorted(unknown)}" if unknown else f"missing keys {sorted(missing)}",
+            where=f"episode {number}",
+            expected=f"observation and action, and any of {', '.join(OPTIONAL)}",
+        )
+    action = _finite(arrays["action"], "action", number)
+    observation = _finite(arrays["observation"], "observation", number)
+    length = len(action)
+    if length == 0 or len(observation) not in (length, length + 1):
+        raise DataError(
+            f"{len(observation)} observations for {length} actions",
+            where=f"episode {number}",
+            expected="at least one action, and as many observations or one more (the final one)",
+        )
+    if observation.dim() != 2 or action.dim() != 2:
+        raise DataError(
+            f"observations of shape {list(observation.shape)} and actions of shape {list(action.shape)}",
+            where=f"episode {number}",
+            expected="[time, width] each",
+        )
+    steps = {"observation": observation[:length], "action": action}
+    for key, kind in OPTIONAL.items():
+        steps[key] = _optional(arrays.get(key), key, kind, length, number)
+    if not bool(steps["terminated"][-1] | steps["truncated"][-1]):
+        steps["truncated"][-1] = True
+    return TensorDict(steps, batch_size=[length]), observation[-1]
+
+
+def _optional(value: Any, key: str, kind: torch.dtype, length: int, number: int) -> Tensor:
+    column = torch.zeros(length, dtype=kind)
+    if value is None:
+        return column
+    array = np.asarray(value)
+    if array.ndim == 0 and kind == torch.bool:
+        column[-1] = bool(array)
+        return column
+    if array.shape != (length,):
+        raise DataError(
+            f"'{key}' has shape {list(array.shape)}", where=f"episode {number}", expected=f"[{length}]"
+        )
+    return _finite(array, key, number).to(kind)
+
+
+def _finite(value: Any, key: str, number: int) -> Tensor:
+    # A copy: the caller's array may be reused, and a memory-mapped file may be closed.
+    tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+    if not bool(tensor.isfinite().all()):
+        step, *column = (~tensor.isfinite()).nonzero()[0].tolist()
+        raise DataError(
+            f"'{key}' is not finite",
+            where=f"episode {number}, step {step}" + (f", column {column[0]}" if column else ""),
+            cure="repair or drop the episode",
+        )
+    return tensor
+
+
+def _check_same_widths(steps: TensorDict, first: TensorDict, number: int) -> None:
+    for key in ("observation", "action"):
+        if steps[key].shape[1:] != first[key].shape[1:]:
+            raise DataError(
+                f"'{key}' has width {steps[key].shape[-1]}",
+                where=f"episode {number}",
+                expected=f"width {first[key].shape[-1]}, as in episode 0",
+            )

@@ -1,0 +1,94 @@
+"""Windows of episodes for sequence policies: the last observations and the actions around now.
+
+A window holds To observations and Tp actions that begin at the same step; where it reaches past an episode's
+end or beginning, the edge is repeated. Windows start up to To - 1 steps before an episode and may reach Ta - 1
+steps beyond it, so that the first and the last decisions are seen in training as they occur in acting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.errors import DataError
+from policysmith.experience.episodes import Episodes
+
+
+class WindowSampler:
+    """Draws batches of windows, each window once per pass over the data in a fresh random order.
+
+    The order is drawn from `rng`; the sampler's own state is the rest of the current pass.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        *,
+        horizon: int,
+        observation_steps: int,
+        action_steps: int,
+        rng: torch.Generator,
+    ) -> None:
+        self.observation = episodes.steps["observation"]
+        self.action = episodes.steps["action"]
+        self.rng = rng
+        self._bounds = _window_bounds(
+            episodes, horizon=horizon, before=observation_steps - 1, after=action_steps - 1
+        )
+        self._offsets = torch.arange(horizon)
+        self._observed = observation_steps
+        self._order = torch.zeros(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self._bounds)
+
+    def sample(self, batch: int) -> TensorDict:
+        """The next `batch` windows: `observation` [batch, To, width], `action` [batch, Tp, width]."""
+        while len(self._order) < batch:
+            shuffled = torch.randperm(len(self), generator=self.rng)
+            self._order = torch.cat([self._order, shuffled])
+        chosen, self._order = self._order[:batch], self._order[batch:]
+        return self.gather(chosen)
+
+    def gather(self, windows: Int[Tensor, "batch"]) -> TensorDict:
+        """The windows of the given numbers."""
+        start, low, high = self._bounds[windows].unbind(-1)
+        index = start[:, None] + self._offsets
+        index = torch.minimum(torch.maximum(index, low[:, None]), high[:, None])
+        return TensorDict(
+            {"observation": self.observation[index[:, : self._observed]], "action": self.action[index]},
+            batch_size=[len(windows)],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the current pass, and how many windows there are."""
+        return {"order": self._order, "windows": len(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of a pass; `DataError` where the data are not those of the saved run."""
+        if state["windows"] != len(self):
+            raise DataError(
+                f"the data give {len(self)} windows and the saved run had {state['windows']}",
+                cure="resume with the same data set and window settings",
+            )
+        self._order = state["order"]
+
+
+def _window_bounds(episodes: Episodes, *, horizon: int, before: int, after: int) -> Int[Tensor, "window 3"]:
+    """Per window its first step and the first and last step of its episode, as indices into `steps`.
+
+    An episode shorter than the horizon still gives one window per legal start at its beginning.
+    """
+    rows = []
+    for start, length in zip(episodes.starts.tolist(), episodes.lengths.tolist(), strict=True):
+        final = start + max(length - horizon + after, -before)
+        first = torch.arange(start - before, final + 1)
+        edge = torch.ones_like(first)
+        rows.append(torch.stack([first, edge * start, edge * (start + length - 1)], dim=-1))
+    return torch.cat(rows)

@@ -1,0 +1,126 @@
+"""What a policy is: a module that acts, with all memory of an episode in an explicit state.
+
+    state = policy.initial_state(batch)
+    actions, state = policy.act(observation, state, rng=rng)     # actions [batch, step, action]
+    state = policy.reset(state, mask)                            # where episodes ended
+
+A policy says how many of the newest observations it wants (`observation_steps`) and how many actions it
+returns at a time (`action_steps`); whoever runs it keeps the window and plays the actions
+(`policysmith.experience.acting.Actor` does both for a batch of environments). Rows of the state are
+independent of each other, so any subset of rows may be asked to act.
+
+Some policies can do more, and what needs it asks by `require_capability`:
+
+    log_prob(observation, action) -> [batch]                 the density of an action
+    sample(observation, count, rng=...) -> [count, batch, step, action]     several draws for one observation
+    from_noise(observation, noise) -> [batch, step, action]  the action that a chosen noise becomes
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from policysmith.common.errors import CapabilityError, ShapeError
+from policysmith.common.saving import from_pretrained, save_pretrained
+
+CAPABILITIES: dict[str, str] = {
+    "log_prob": "the density of a given action",
+    "sample": "several draws for one observation",
+    "from_noise": "the action that a chosen noise becomes, deterministically",
+}
+
+
+class Policy(nn.Module):
+    """Base of everything that acts; subclasses implement `act` and, where they remember, the state.
+
+    `observation_size` and `action_size` are the widths of one observation and one action.
+    """
+
+    observation_size: int
+    action_size: int
+    observation_steps: int = 1
+    action_steps: int = 1
+
+    def initial_state(self, batch: int) -> TensorDict:
+        """The state of `batch` episodes that have just begun; `network_calls` [batch] counts from zero."""
+        calls = torch.zeros(batch, dtype=torch.long, device=self.device)
+        return TensorDict({"network_calls": calls}, batch_size=[batch])
+
+    def reset(self, state: TensorDict, mask: Bool[Tensor, "batch"]) -> TensorDict:
+        """The state with the rows in `mask` put back to the beginning of an episode, the others untouched.
+
+        `network_calls` goes on counting: it is a measurement, not a memory.
+        """
+        if mask.shape != state.batch_size:
+            raise ShapeError(
+                f"a mask of shape {tuple(mask.shape)} for a state of {state.batch_size[0]} rows",
+                expected="one entry per row",
+            )
+        fresh = self.initial_state(state.batch_size[0])
+        fresh["network_calls"] = state["network_calls"]
+        return TensorDict(
+            {key: _where(mask, fresh[key], state[key]) for key in state.keys()},  # noqa: SIM118
+            batch_size=state.batch_size,
+        )
+
+    def act(
+        self,
+        observation: Float[Tensor, "batch time observation"],
+        state: TensorDict,
+        *,
+        rng: torch.Generator,
+    ) -> tuple[Float[Tensor, "batch step action"], TensorDict]:
+        """The next `action_steps` actions, in the environment's units, and the state after them."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy lives."""
+        return next(self.parameters()).device
+
+    def check_batch(self, observation: Tensor, state: TensorDict) -> None:
+        """Raise `ShapeError` where observation, state and policy do not fit each other."""
+        wanted = (state.batch_size[0], self.observation_steps, self.observation_size)
+        if observation.dim() == 3 and len(observation) != wanted[0]:
+            raise ShapeError(
+                f"{len(observation)} observations for a state of {wanted[0]} rows",
+                cure="start the episodes with initial_state(batch), or reset the rows that changed",
+            )
+        if tuple(observation.shape) != wanted:
+            raise ShapeError(
+                f"an observation of shape {tuple(observation.shape)}",
+                expected=f"{list(wanted)}, as [batch, time, observation]",
+            )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write configuration and weights into `folder`."""
+        save_pretrained(self, folder)
+
+
+def _where(mask: Tensor, new: Any, old: Any) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (old.dim() - 1)), new, old)
+
+
+def load_policy(folder: str | os.PathLike[str]) -> Policy:
+    """The policy saved in `folder`, or in the `policy` folder of a run directory."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or (folder / "policy").is_dir():
+        folder = folder / "policy"
+    policy = from_pretrained(folder, expected=Policy)
+    return policy.eval()
+
+
+def require_capability(policy: object, capability: str, *, by: str) -> None:
+    """Raise `CapabilityError` where `policy` has no method `capability`, saying what `by` needs it for."""
+    if not callable(getattr(policy, capability, None)):
+        raise CapabilityError(
+            f"{by} needs a policy with '{capability}' ({CAPABILITIES[capability]})",
+            where=f"{type(policy).__name__} has none",
+        )

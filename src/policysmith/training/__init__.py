@@ -1,0 +1,1 @@
+"""Layer 6: learners, the one loop, run state, run directories."""

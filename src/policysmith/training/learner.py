@@ -1,0 +1,182 @@
+"""A learner: parameters, an optimiser and a loss, stepped on rows of its own.
+
+A loss maps (module, batch) to a value per row and named statistics; averaging is separate. The learner gives
+every row a weight over the whole optimiser batch (the batch's own `weight`, or one over the number of rows)
+before the batch is cut into micro-batches, so that the step does not depend on the cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from policysmith.common.errors import NotFiniteError
+from policysmith.networks.ema import ExponentialAverage
+
+Loss = Callable[[Any, TensorDict], tuple[Float[Tensor, "row"], dict[str, Tensor]]]
+"""(module, batch) -> (value per row, statistics per row)."""
+
+Schedule = Callable[[int], float]
+"""Optimiser steps taken so far -> factor on the learning rate."""
+
+
+def cosine_schedule(*, warmup: int, total: int) -> Schedule:
+    """Linear from 0 over `warmup` steps, then a half cosine down to 0 at `total`."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / max(1, warmup)
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+class Learner:
+    """Steps one module on batches.
+
+    - `module`: what is learnt; `loss`: see `Loss`; `optimizer`: over the module's parameters.
+    - `schedule`: factor on each parameter group's learning rate, by steps taken.
+    - `max_grad_norm`: the gradient's norm over all parameters is clipped to it.
+    - `average`: a moving average of the weights; `acting()` returns the module with those.
+    - `micro_batch`: at most so many rows at a time go through the module.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        *,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule | None = None,
+        max_grad_norm: float | None = None,
+        average: ExponentialAverage | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.module = module
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.max_grad_norm = max_grad_norm
+        self.average = average
+        self.micro_batch = micro_batch
+        self.steps = 0
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._functional = _LossModule(module, loss)
+
+    def step(self, batch: TensorDict) -> dict[str, float]:
+        """One optimiser step; returns the loss, the gradient's norm and the statistics' weighted means.
+
+        Raises `NotFiniteError` before the weights are touched where loss or gradient is not finite.
+        """
+        if self.schedule is not None:
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * self.schedule(self.steps)
+        self.module.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = self._accumulate(batch)
+        metrics["grad_norm"] = float(self._clip())
+        if not all(map(math.isfinite, (metrics["loss"], metrics["grad_norm"]))):
+            raise self._not_finite(batch, metrics)
+        self.optimizer.step()
+        self.steps += 1
+        if self.average is not None:
+            self.average.update()
+        return metrics
+
+    def functional_loss(self, parameters: Mapping[str, Tensor], batch: TensorDict) -> Float[Tensor, ""]:
+        """The averaged loss as a function of `parameters` (named as in the module), for `torch.func`."""
+        named = {f"module.{name}": value for name, value in parameters.items()}
+        values, _ = torch.func.functional_call(self._functional, named, (batch,))
+        return (values * row_weight(batch)).sum()
+
+    def acting(self) -> nn.Module:
+        """A copy of the module to act with: the averaged weights where there are any, in eval mode."""
+        module = deepcopy(self.module)
+        if self.average is not None:
+            self.average.copy_to(module)
+        return module.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser, average and the count of steps."""
+        state = {
+            "module": dict(self.module.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+        }
+        return state if self.average is None else state | {"average": self.average.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def _accumulate(self, batch: TensorDict) -> dict[str, float]:
+        weight = row_weight(batch)
+        size = self.micro_batch or len(batch)
+        totals: dict[str, float] = {"loss": 0.0}
+        for start in range(0, len(batch), size):
+            values, statistics = self.loss(self.module, batch[start : start + size])
+            part = weight[start : start + size]
+            loss = (values * part).sum()
+            loss.backward()
+            totals["loss"] += float(loss.detach())
+            for name, value in statistics.items():
+                totals[name] = totals.get(name, 0.0) + float((value.detach() * part).sum())
+        return totals
+
+    def _clip(self) -> Tensor:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if math.isfinite(limit):
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return norm
+
+    def _not_finite(self, batch: TensorDict, metrics: Mapping[str, float]) -> NotFiniteError:
+        """Name the first tensor at fault: an input before a weight, a weight before a gradient."""
+        named: dict[str, Tensor] = {f"batch entry '{key}'": value for key, value in batch.items()}
+        named |= {f"weight '{name}'": value for name, value in self.module.named_parameters()}
+        named |= {
+            f"gradient of '{name}'": value.grad
+            for name, value in self.module.named_parameters()
+            if value.grad is not None
+        }
+        culprits = (name for name, value in named.items() if not bool(value.isfinite().all()))
+        return NotFiniteError(
+            f"the loss is {metrics['loss']} and the gradient's norm {metrics['grad_norm']}",
+            where=f"optimiser step {self.steps + 1}; first tensor that is not finite: "
+            f"{next(culprits, 'none of the inputs (the loss itself overflowed)')}",
+            cure="check the data (`policysmith data`), or lower the learning rate; "
+            "the last checkpoint is kept and the weights of this process were not changed",
+        )
+
+
+def row_weight(batch: TensorDict) -> Float[Tensor, "row"]:
+    """What each row counts: the batch's `weight`, or the same for all with a sum of one."""
+    if "weight" in batch.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
+        return batch["weight"]
+    return torch.full((len(batch),), 1 / len(batch), device=batch.device)
+
+
+class _LossModule(nn.Module):
+    """Wraps module and loss as one module, because `torch.func.functional_call` calls modules."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+
+    def forward(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss(self.module, batch)

@@ -1,0 +1,1 @@
+"""The base algorithms that many systems build on."""

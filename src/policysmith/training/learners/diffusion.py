@@ -1,0 +1,143 @@
+"""The diffusion learner: noise prediction on windows of actions, at levels that a regime draws.
+
+What distinguishes one diffusion policy from another in training is the regime (how levels are drawn) and the
+network; `diffusion_run` is the run they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.rng import generator, seeded_initialisation
+from policysmith.experience.episodes import Episodes
+from policysmith.experience.windows import WindowSampler
+from policysmith.networks.ema import ExponentialAverage, power_decay
+from policysmith.networks.levels import Regime
+from policysmith.networks.noise import DiscreteNoise, squared_cosine_betas
+from policysmith.networks.unet import UNet1d
+from policysmith.objectives.denoising import noise_prediction_error
+from policysmith.policies.diffusion import ActionDiffusion, DiffusionPolicy
+from policysmith.policies.streaming import StreamingPolicy
+from policysmith.training.learner import Learner, cosine_schedule
+from policysmith.training.loop import Progress, RunState, run, step_policy
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """What diffusion policies have in common; a system's configuration says where its values are from.
+
+    - `horizon` Tp, `observation_steps` To, `action_steps` Ta: actions in a window, observations that
+      condition it, actions played per decision; all in steps of the environment.
+    - `noise_levels` N of a squared-cosine schedule; `sampling_steps` None walks all of them when acting
+      (DDPM), a number that many strided ones (DDIM).
+    - `widths`, `kernel`, `groups`, `level_size`: the U-Net over time.
+    - `steps`, `batch_size`: optimiser steps and windows per step.
+    - `learning_rate`, `adam_betas`, `weight_decay`: AdamW; `warmup_steps` linear, then a cosine to zero.
+    - `average_power`, `average_maximum`: decay min(maximum, 1 - (1 + t)^-power) of the averaged weights.
+    """
+
+    horizon: int = 16
+    observation_steps: int = 2
+    action_steps: int = 8
+    noise_levels: int = 100
+    sampling_steps: int | None = None
+    widths: tuple[int, ...] = (256, 512, 1024)
+    kernel: int = 5
+    groups: int = 8
+    level_size: int = 256
+    steps: int = 105_000
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    adam_betas: tuple[float, float] = (0.95, 0.999)
+    weight_decay: float = 1e-6
+    warmup_steps: int = 500
+    average_power: float = 0.75
+    average_maximum: float = 0.9999
+
+
+def action_diffusion(
+    episodes: Episodes, *, settings: DiffusionSettings, level_per_position: bool, seed: int
+) -> ActionDiffusion:
+    """An untrained U-Net model of actions for the widths of `episodes`, scaled to their range."""
+    with seeded_initialisation(seed):
+        network = UNet1d(
+            episodes.action_size,
+            settings.horizon,
+            settings.observation_steps * episodes.observation_size,
+            widths=settings.widths,
+            kernel=settings.kernel,
+            groups=settings.groups,
+            level_size=settings.level_size,
+            level_positions=settings.horizon if level_per_position else 1,
+        )
+    model = ActionDiffusion(
+        network,
+        DiscreteNoise(squared_cosine_betas(settings.noise_levels)),
+        observation_size=episodes.observation_size,
+        observation_steps=settings.observation_steps,
+    )
+    model.observation_normalizer.fit_range(episodes.steps["observation"])
+    model.action_normalizer.fit_range(episodes.steps["action"])
+    return model
+
+
+def noise_prediction_loss(
+    policy: DiffusionPolicy | StreamingPolicy, batch: TensorDict
+) -> tuple[Float[Tensor, "row"], dict[str, Tensor]]:
+    """Squared error of the predicted noise per row of a corrupted batch; `policy.model` is learnt."""
+    return noise_prediction_error(policy.model.predict(batch), batch["noise"]), {}
+
+
+def diffusion_run(
+    policy: DiffusionPolicy | StreamingPolicy,
+    episodes: Episodes,
+    regime: Regime,
+    *,
+    settings: DiffusionSettings,
+    seed: int,
+    state: RunState | Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Train a policy around an `ActionDiffusion` on windows of `episodes` with levels from `regime`."""
+    model = policy.model
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.adam_betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    learner = Learner(
+        policy,
+        noise_prediction_loss,
+        optimizer=optimizer,
+        schedule=cosine_schedule(warmup=settings.warmup_steps, total=settings.steps),
+        average=ExponentialAverage(
+            policy, decay=power_decay(settings.average_power, settings.average_maximum)
+        ),
+    )
+    windows = WindowSampler(
+        episodes,
+        horizon=model.horizon,
+        observation_steps=model.observation_steps,
+        action_steps=policy.action_steps,
+        rng=generator(seed, "windows"),
+    )
+    run_state = RunState(
+        learners={"policy": learner},
+        generators={"windows": windows.rng, "noise": generator(seed, "noise")},
+        sources={"windows": windows},
+    ).restored(state)
+
+    def collect(state: RunState) -> TensorDict:
+        batch = windows.sample(settings.batch_size)
+        level = regime(settings.batch_size, state.generators["noise"])
+        return model.corrupt(batch, level, rng=state.generators["noise"])
+
+    return run(run_state, collect=collect, update=step_policy, steps=settings.steps)

@@ -1,0 +1,186 @@
+"""The run directory: what a run was, how it went, and all that is needed to go on.
+
+    config.json            system, version, settings, inputs, seed, commit
+    metrics.jsonl          one line per logged step
+    checkpoints/           step-00001000.safetensors, the newest few
+    policy/                configuration and weights of the policy as it stands, loadable by name
+    report.html            the page a person reads
+
+`record` wraps a training run and yields what it yields, writing as it goes: nothing is called back. A killed
+process loses at most one checkpoint interval, and going on from the checkpoint repeats the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import policysmith
+from policysmith.common.errors import FileError
+from policysmith.common.saving import load_json, load_tree, save_json, save_tree
+from policysmith.training.loop import Progress, RunState
+
+CHECKPOINT = re.compile(r"step-(\d+)\.safetensors")
+
+
+class RunDirectory:
+    """A folder that holds one run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunDirectory:
+        """Start a run in `path`; `FileError` where the folder already holds anything."""
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()):
+            holds = "a run" if (path / "config.json").is_file() else "files"
+            raise FileError(
+                f"the folder already holds {holds}",
+                where=str(path),
+                cure=f"go on with it (`policysmith resume {path}`) or choose another name (--out)",
+            )
+        save_json(path / "config.json", {"library_version": policysmith.__version__, **config})
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """Open an existing run; `FileError` where there is none."""
+        if not (Path(path) / "config.json").is_file():
+            raise FileError("there is no run here", where=str(path), expected="a folder with config.json")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the run was started with."""
+        return load_json(self.path / "config.json")
+
+    # ---- checkpoints ---------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        found = (self.path / "checkpoints").glob("step-*.safetensors")
+        return sorted(path for path in found if CHECKPOINT.fullmatch(path.name))
+
+    def save_checkpoint(self, state: RunState, *, keep: int) -> Path:
+        """Write the state, then remove all but the newest `keep` checkpoints."""
+        path = self.path / "checkpoints" / f"step-{state.step:08d}.safetensors"
+        system = self.config.get("system", "")
+        save_tree(path, {"system": system, "state": state.state_dict()})
+        for old in self.checkpoints()[:-keep]:
+            old.unlink()
+        return path
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest saved state, or None before the first; metrics written after it are cut off.
+
+        Raises `FileError` where the checkpoint belongs to another system.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            self._cut_metrics(0)
+            return None
+        saved = load_tree(checkpoints[-1])
+        system = self.config.get("system", "")
+        if not isinstance(saved, dict) or saved.get("system") != system:
+            raise FileError(
+                "the checkpoint belongs to another system",
+                where=str(checkpoints[-1]),
+                expected=f"a checkpoint of '{system}'",
+            )
+        self._cut_metrics(saved["state"]["step"])
+        return saved["state"]
+
+    # ---- metrics -------------------------------------------------------------------------------------
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The logged lines, `step` among their entries."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        # A last line without its end is one that a kill cut short.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def _cut_metrics(self, step: int) -> None:
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+            path.write_text("".join(kept), encoding="utf-8")
+
+    # ---- recording -----------------------------------------------------------------------------------
+
+    def record(
+        self,
+        progress: Iterator[Progress],
+        *,
+        checkpoint_every: int,
+        keep: int = 2,
+        log_every: int = 10,
+        tensorboard: bool = False,
+    ) -> Iterator[Progress]:
+        """Drive `progress` and yield it on, logging every `log_every` steps and saving as asked.
+
+        Ctrl-C ends the run after the step it is in, with a checkpoint, by raising `KeyboardInterrupt`; a
+        second Ctrl-C ends it at once. After the last step the policy is saved too.
+        """
+        writer = _tensorboard(self.path / "tensorboard") if tensorboard else None
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as log, _interrupts() as interrupted:
+            for now in progress:
+                last = now.step == now.total
+                stopping = interrupted.is_set()
+                if now.step % log_every == 0 or now.step == 1 or last:
+                    line = {"step": now.step, **now.metrics, **_timings(now)}
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                    if writer is not None:
+                        for name, value in now.metrics.items():
+                            writer.add_scalar(name, value, now.step)
+                if now.step % checkpoint_every == 0 or last or stopping:
+                    self.save_checkpoint(now.state, keep=keep)
+                if last:
+                    now.state.policy().save_pretrained(self.path / "policy")
+                yield now
+                if stopping and not last:
+                    raise KeyboardInterrupt(f"stopped after step {now.step} of {now.total}")
+        if writer is not None:
+            writer.close()
+
+
+def _timings(now: Progress) -> dict[str, float]:
+    return {f"seconds/{name}": round(value, 6) for name, value in now.seconds.items()}
+
+
+def _tensorboard(folder: Path) -> Any:
+    from policysmith.common.extras import require
+
+    require("tensorboard", extra="tensorboard")
+    return require("torch.utils.tensorboard", extra="tensorboard").SummaryWriter(str(folder))
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second interrupts as usual."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signals reach the main thread only
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

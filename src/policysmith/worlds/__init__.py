@@ -1,0 +1,1 @@
+"""Layer 2: environments by name: our own, and adapters to those that packages carry."""
