@@ -113,14 +113,13 @@ def find_system(name: str) -> System:
 def _read(path: Path) -> list[System]:
     entries = tomllib.loads(path.read_text(encoding="utf-8"))["system"]
     try:
-        return [
-            System(
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-            )
-            for entry in entries
-        ]
+        return [System(**_frozen(entry)) for entry in entries]
     except TypeError as error:
         raise DataError(f"an entry of the catalogue does not fit: {error}", where=str(path)) from error
+
+
+def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def _outside() -> list[System]:

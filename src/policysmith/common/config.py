@@ -29,7 +29,8 @@ def config_to_json(config: Any) -> dict[str, Any]:
 def config_from_json(cls: type[Config], data: Mapping[str, Any]) -> Config:
     """A configuration of class `cls` from what `config_to_json` returned.
 
-    Raises `SettingError` for settings that this version does not have; missing ones take their defaults.
+    Raises `SettingError` for settings that this version does not have and for values that do not fit;
+    missing ones take their defaults.
     """
     hints = typing.get_type_hints(cls)
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -40,7 +41,12 @@ def config_from_json(cls: type[Config], data: Mapping[str, Any]) -> Config:
             expected=f"among {sorted(known)}",
             cure="use the version of the library that wrote it",
         )
-    return cls(**{name: _typed(hints[name], value) for name, value in data.items()})
+    try:
+        return cls(**{name: _typed(hints[name], value) for name, value in data.items()})
+    except TypeError as error:
+        raise SettingError(
+            f"the settings do not fit: {error}", where=f"the saved configuration of {cls.__module__}"
+        ) from error
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -35,10 +35,11 @@ KEYS: dict[str, str] = {
 
 def require_keys(batch: Mapping[str, object], keys: Iterable[str], *, reader: str) -> None:
     """Raise `DataError` naming the keys that `reader` needs and `batch` lacks."""
-    missing = [key for key in keys if key not in batch]
+    present = set(batch.keys())  # older TensorDicts have no `in` of their own
+    missing = [key for key in keys if key not in present]
     if missing:
         raise DataError(
             f"{reader} needs {', '.join(map(repr, missing))}",
-            where=f"a batch with the keys {sorted(map(str, batch.keys()))}",
+            where=f"a batch with the keys {sorted(map(str, present))}",
             expected="; ".join(f"{key}: {KEYS[key]}" for key in missing if key in KEYS),
         )

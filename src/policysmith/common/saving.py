@@ -16,15 +16,17 @@ import functools
 import importlib
 import inspect
 import json
+import math
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -42,12 +44,13 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder that takes the place of `path` when the block succeeds.
 
     The temporary path may become a file or a folder; a folder at `path` is replaced as a whole. Where the
-    block raises, `path` is as it was and the temporary one is gone.
+    block raises, `path` is as it was and the temporary one is gone. A full disk, a folder that may not be
+    written to and the like are a `FileError`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if temporary.is_dir():
             _replace_folder(temporary, path)
@@ -55,11 +58,12 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+    except FileError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"it could not be written: {error}", where=str(path)) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
@@ -67,8 +71,21 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
     if path.exists():
         os.replace(path, aside)
-    os.replace(temporary, path)
-    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, path)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def save_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -85,6 +102,8 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path.name}", where=str(path.parent)) from error
+    except OSError as error:
+        raise FileError(f"it cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
         raise FileError(f"not a complete JSON file: {error}", where=str(path)) from error
 
@@ -114,15 +133,15 @@ def load_tree(path: str | os.PathLike[str]) -> Tree:
             header = file.metadata() or {}
             # Copies, because safetensors maps the file: a later checkpoint may delete it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise FileError(f"the file is cut short or damaged: {error}", where=str(path)) from error
     if header.get("format") != str(FORMAT) or "tree" not in header:
-        raise FileError(
-            f"the file has format {header.get('format', 'unknown')}",
-            where=str(path),
-            expected=f"format {FORMAT}, as this version writes it",
-        )
-    return _attach(json.loads(header["tree"]), tensors)
+        found, expected = header.get("format", "unknown"), f"format {FORMAT}, as this version writes it"
+        raise FileError(f"the file has format {found}", where=str(path), expected=expected)
+    try:
+        return _attach(json.loads(header["tree"]), tensors)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError("the file is damaged: its header describes no tree", where=str(path)) from error
 
 
 def _detach(tree: Tree, tensors: dict[str, Tensor]) -> Any:
@@ -133,24 +152,26 @@ def _detach(tree: Tree, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = tree.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(tree, Mapping):
+        if wrong := [key for key, _ in tree.items() if not isinstance(key, str | int)]:
+            raise TypeError(f"the keys of a tree are strings and integers, not {wrong[0]!r}")
         # Pairs keep integer keys (an optimiser numbers its parameters) apart from strings.
         return {"dict": [[key, _detach(value, tensors)] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):
         return {"list": [_detach(value, tensors) for value in tree]}
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return {"float": str(float(tree))}  # JSON has no infinity, a run's best score so far may be one
     if tree is None or isinstance(tree, bool | int | float | str):
         return {"value": tree}
     raise TypeError(f"a tree holds tensors, dicts, lists and plain values, not {type(tree).__name__}")
 
 
 def _attach(structure: Any, tensors: Mapping[str, Tensor]) -> Tree:
-    (kind, content), *_ = structure.items()
-    if kind == "tensor":
-        return tensors[content]
+    ((kind, content),) = structure.items()
     if kind == "dict":
         return {key: _attach(value, tensors) for key, value in content}
     if kind == "list":
         return [_attach(value, tensors) for value in content]
-    return content
+    return {"tensor": tensors.__getitem__, "float": float, "value": lambda value: value}[kind](content)
 
 
 # ---- modules by name ---------------------------------------------------------------------------------
@@ -170,7 +191,7 @@ def saveable(cls: type[Module]) -> type[Module]:
     signature = inspect.signature(initialise)
 
     @functools.wraps(initialise)
-    def remember(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         initialise(self, *args, **kwargs)
@@ -209,7 +230,8 @@ def from_pretrained(folder: str | os.PathLike[str], *, expected: type[Module] = 
             where=str(folder / "config.json"),
             expected=f'"format": {FORMAT}',
         )
-    module = _build(config, folder)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten
+        module = _build(config, folder)
     if not isinstance(module, expected):
         raise FileError(
             f"the folder holds a {type(module).__name__}",
@@ -218,7 +240,7 @@ def from_pretrained(folder: str | os.PathLike[str], *, expected: type[Module] = 
         )
     try:
         weights = safetensors.torch.load_file(str(folder / "model.safetensors"))
-    except (SafetensorError, FileNotFoundError) as error:
+    except (SafetensorError, OSError) as error:
         raise FileError(
             f"the weights are missing or cut short: {error}", where=str(folder / "model.safetensors")
         ) from error
@@ -248,9 +270,14 @@ def _describe(value: Any) -> Any:
 
 def _build(description: Any, folder: Path) -> Any:
     if isinstance(description, dict):
-        name = description.get("class", "")
-        arguments = {key: _build(value, folder) for key, value in description["arguments"].items()}
-        return _find_class(name, folder)(**arguments)
+        cls = _find_class(str(description.get("class", "")), folder)
+        try:
+            return cls(**{key: _build(value, folder) for key, value in description["arguments"].items()})
+        except FileError:
+            raise
+        except Exception as error:  # whatever a constructor says to arguments that are not its own
+            what = f"a {cls.__name__} cannot be built from its saved arguments: {error}"
+            raise FileError(what, where=str(folder / "config.json")) from error
     if isinstance(description, list):
         return tuple(_build(item, folder) for item in description)
     return description
@@ -259,10 +286,9 @@ def _build(description: Any, folder: Path) -> Any:
 def _find_class(name: str, folder: Path) -> type[nn.Module]:
     module = name.rpartition(".")[0]
     if name not in _CLASSES and module.startswith("policysmith."):
-        try:
+        # What cannot be imported is reported below, as a class that this version does not have.
+        with suppress(ImportError, ValueError):
             importlib.import_module(module)
-        except ImportError:
-            pass  # reported below, as a class that this version does not have
     if name not in _CLASSES:
         raise FileError(
             f"nothing here is called '{name}'",

@@ -11,6 +11,7 @@ Scores are arrays `[runs, episodes]` or `[runs, tasks]`; anything that NumPy can
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -36,7 +37,7 @@ class Interval:
     """A value with the range that covers the true one in a share `level` of repetitions.
 
     An end that is infinite is one that the data cannot give (the mean of a single run has no spread).
-    Raises `DataError` where a number is NaN or the ends are in the wrong order.
+    Raises `DataError` where a number is NaN, the value infinite or the ends in the wrong order.
     """
 
     value: float
@@ -46,17 +47,19 @@ class Interval:
 
     def __post_init__(self) -> None:
         if any(math.isnan(number) for number in (self.value, self.low, self.high)):
-            raise DataError(f"an interval holds a value that is not a number: {self}")
+            raise DataError(f"not a number in the interval: {self.value}, {self.low}, {self.high}")
+        if math.isinf(self.value):
+            raise DataError("the value of an interval is infinite", expected="infinite ends at most")
         if self.low > self.high:
             raise DataError(f"the interval's low end {self.low:g} is above its high end {self.high:g}")
         _check_level(self.level)
 
     def __str__(self) -> str:
         """Such as `0.87 [0.81, 0.92]`, with the digits that the width can bear."""
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-        scale = self.width or abs(self.value)
-        decimals = 2 if scale == 0 else max(0, 1 - math.floor(math.log10(scale)))
+        if not math.isfinite(self.width):
+            return f"{self.value:.3g} (no interval)"
+        scale = self.width or abs(self.value) or 1.0
+        decimals = max(0, 1 - math.floor(math.log10(1.25 * scale)))
         form = f".{decimals}f" if decimals <= 5 else ".3g"
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
@@ -164,7 +167,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Int
         )
     difference = first - second
     mean = float(difference.mean())
-    if _are_outcomes(first) and _are_outcomes(second):
+    outcomes = _are_outcomes(first) and _are_outcomes(second)
+    if outcomes:
         below, above = _newcombe_paired(first.ravel(), second.ravel(), _normal_quantile(level))
     else:
         spread = float(difference.std(ddof=1)) if difference.size > 1 else math.inf
@@ -172,7 +176,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Int
     if len(difference) > 1:
         half = _t_half_width(difference.mean(axis=1), level)
         below, above = max(below, half), max(above, half)
-    return Interval(mean, mean - below, mean + above, level)
+    low, high = (
+        (max(mean - below, -1.0), min(mean + above, 1.0)) if outcomes else (mean - below, mean + above)
+    )
+    return Interval(mean, low, high, level)
 
 
 def verdict(difference: Interval, *, margin: float, direction: Direction) -> Verdict:
@@ -215,18 +222,18 @@ def runs_to_decide(
     """
     if runs < 2 or not math.isfinite(difference.width):
         return None
-    unit = _t_quantile(difference.level, runs - 1) / math.sqrt(runs)
-    for number in range(runs, limit + 1):
-        shrink = _t_quantile(difference.level, number - 1) / math.sqrt(number) / unit
-        narrower = Interval(
-            difference.value,
-            difference.value - shrink * (difference.value - difference.low),
-            difference.value + shrink * (difference.high - difference.value),
-            difference.level,
-        )
-        if verdict(narrower, margin=margin, direction=direction) != "undecided":
-            return number
-    return None
+    level, value = difference.level, difference.value
+    unit = _t_quantile(level, runs - 1) / math.sqrt(runs)
+
+    def decided(number: int) -> bool:
+        shrink = _t_quantile(level, number - 1) / math.sqrt(number) / unit
+        low, high = value - shrink * (value - difference.low), value + shrink * (difference.high - value)
+        return verdict(Interval(value, low, high, level), margin=margin, direction=direction) != "undecided"
+
+    # The intervals are nested, so what more runs leave open, fewer do.
+    numbers = range(runs, limit + 1)
+    place = bisect.bisect_left(numbers, True, key=decided)
+    return numbers[place] if place < len(numbers) else None
 
 
 # ---- parts -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ to the policy together.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -52,15 +52,18 @@ class Actor:
         return self.state["network_calls"]
 
     @torch.inference_mode()
-    def reset(self, mask: Bool[Tensor, "batch"]) -> None:
+    def reset(self, mask: Bool[Tensor | np.ndarray, "batch"]) -> None:
         """Begin a new episode in the rows of `mask`."""
-        self.state = self.policy.reset(self.state, mask)
+        mask = self._mask(mask)
+        self.state = self.policy.reset(self.state, mask.to(self.policy.device))
         self._begins |= mask
         self._played[mask] = self.policy.action_steps
 
     @torch.inference_mode()
     def act(
-        self, observation: Float[np.ndarray, "batch observation"], active: Bool[Tensor, "batch"] | None = None
+        self,
+        observation: Float[np.ndarray, "batch observation"],
+        active: Bool[Tensor | np.ndarray, "batch"] | None = None,
     ) -> Float[np.ndarray, "batch action"]:
         """One action per row; rows that are not `active` keep their memory and get their last action."""
         newest = torch.as_tensor(np.asarray(observation, dtype=np.float32))
@@ -70,15 +73,23 @@ class Actor:
                 expected=f"[{len(self._window)}, {self.policy.observation_size}]: the policy was made for "
                 f"observations of width {self.policy.observation_size}",
             )
-        active = torch.ones_like(self._begins) if active is None else active
+        active = torch.ones_like(self._begins) if active is None else self._mask(active)
         self._see(newest, active)
         self.decided = active & (self._played >= self.policy.action_steps)
         if self.decided.any():
             self._decide(self.decided.nonzero()[:, 0])
-        step = self._played.clamp(max=self.policy.action_steps - 1)
-        action = self._chunk[torch.arange(len(step)), step]
         self._played[active] += 1
-        return action.numpy()
+        step = (self._played - 1).clamp(0, self.policy.action_steps - 1)
+        return self._chunk[torch.arange(len(step)), step].numpy()
+
+    def _mask(self, mask: Any) -> Tensor:
+        mask = torch.as_tensor(mask, dtype=torch.bool)
+        if mask.shape != self._begins.shape:
+            raise ShapeError(
+                f"a mask of shape {list(mask.shape)} for {len(self._begins)} rows",
+                expected="one entry per row",
+            )
+        return mask
 
     def _see(self, newest: Tensor, active: Tensor) -> None:
         moved = torch.cat([self._window[:, 1:], newest[:, None]], dim=1)
@@ -90,6 +101,12 @@ class Actor:
     def _decide(self, rows: Tensor) -> None:
         window = self._window[rows].to(self.policy.device)
         actions, state = self.policy.act(window, self.state[rows], rng=self.rng)
+        wanted = (len(rows), *self._chunk.shape[1:])
+        if actions.shape != wanted:
+            raise ShapeError(
+                f"{type(self.policy).__name__} returned actions of shape {list(actions.shape)}",
+                expected=f"{list(wanted)}, as [batch, action_steps, action_size]",
+            )
         self.state[rows] = state
         self._chunk[rows] = actions.float().cpu()
         self._played[rows] = 0

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policysmith.common.errors import CapabilityError, DataError
+from policysmith.common.errors import CapabilityError, DataError, ShapeError
 from policysmith.common.rng import derive, numpy_generator
 from policysmith.experience.acting import Expert
 
@@ -76,10 +76,16 @@ def _play(
     low, high = environment.action_space.low, environment.action_space.high  # type: ignore[attr-defined]
     observation, _ = environment.reset(seed=seed)
     expert.reset(seed)
-    rows: dict[str, list[Any]] = {"observation": [observation]}
+    # Copies of the observations, because some environments return the array they go on writing into.
+    rows: dict[str, list[Any]] = {"observation": [np.array(observation)]}
     rows |= {key: [] for key in ("action", "reward", "terminated", "truncated", "success")}
     while True:
         action = np.asarray(expert.act(observation), dtype=np.float32)
+        if action.shape != low.shape:
+            raise ShapeError(
+                f"the expert acts with shape {list(action.shape)}",
+                expected=f"{list(low.shape)}, the environment's action space",
+            )
         action = np.clip(action + noises[0] * rng.standard_normal(action.shape), low, high)
         played = np.clip(action + noises[1] * rng.standard_normal(action.shape), low, high)
         observation, reward, terminated, truncated, info = environment.step(played.astype(np.float32))
@@ -87,7 +93,7 @@ def _play(
         truncated = truncated or (limit is not None and len(rows["action"]) + 1 >= limit)
         truncated = truncated or (stop_on_success and success and not terminated)
         for key, value in zip(
-            rows, (observation, action, reward, terminated, truncated, success), strict=True
+            rows, (np.array(observation), action, reward, terminated, truncated, success), strict=True
         ):
             rows[key].append(value)
         if terminated or truncated:

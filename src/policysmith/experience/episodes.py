@@ -6,6 +6,7 @@ observation before the action and the reward after it; the observation after the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,11 +103,27 @@ class Episodes:
         """Undiscounted sum of rewards of each episode."""
         return self._per_episode("reward")
 
-    def select(self, indices: Sequence[int]) -> Episodes:
-        """A subset (or a reordering) of the episodes."""
-        if len(indices) == 0:
-            raise DataError("no episodes were selected", expected="at least one")
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the contents, the same wherever the same numbers are."""
+        digest = hashlib.sha256(self.lengths.numpy().tobytes())
+        for key in sorted(self.steps.keys()):
+            digest.update(self.steps[key].contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def select(self, indices: Sequence[int] | Tensor) -> Episodes:
+        """A subset (or a reordering) of the episodes, by number or by a mask with one entry per episode."""
         chosen = torch.as_tensor(indices)
+        if chosen.dtype == torch.bool and chosen.shape == self.lengths.shape:
+            chosen = chosen.nonzero()[:, 0]
+        if len(chosen) == 0:
+            raise DataError("no episodes were selected", expected="at least one")
+        numbers = chosen.dim() == 1 and not (chosen.is_floating_point() or chosen.dtype == torch.bool)
+        if not numbers or not bool(((chosen >= -len(self)) & (chosen < len(self))).all()):
+            raise DataError(
+                f"the selection does not fit {len(self)} episodes",
+                expected="numbers of episodes, or a mask with one entry per episode",
+            )
         steps = torch.cat([self[int(index)] for index in chosen])
         return Episodes(steps, self.final_observation[chosen], self.lengths[chosen], self.provenance)
 
@@ -126,18 +143,18 @@ def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Tensor
         )
     action = _finite(arrays["action"], "action", number)
     observation = _finite(arrays["observation"], "observation", number)
+    if observation.dim() != 2 or action.dim() != 2:
+        raise DataError(
+            f"observations of shape {list(observation.shape)} and actions of shape {list(action.shape)}",
+            where=f"episode {number}",
+            expected="[time, width] each",
+        )
     length = len(action)
     if length == 0 or len(observation) not in (length, length + 1):
         raise DataError(
             f"{len(observation)} observations for {length} actions",
             where=f"episode {number}",
             expected="at least one action, and as many observations or one more (the final one)",
-        )
-    if observation.dim() != 2 or action.dim() != 2:
-        raise DataError(
-            f"observations of shape {list(observation.shape)} and actions of shape {list(action.shape)}",
-            where=f"episode {number}",
-            expected="[time, width] each",
         )
     steps = {"observation": observation[:length], "action": action}
     for key, kind in OPTIONAL.items():
@@ -151,25 +168,28 @@ def _optional(value: Any, key: str, kind: torch.dtype, length: int, number: int)
     column = torch.zeros(length, dtype=kind)
     if value is None:
         return column
-    array = np.asarray(value)
-    if array.ndim == 0 and kind == torch.bool:
-        column[-1] = bool(array)
+    tensor = _finite(value, key, number)
+    if tensor.dim() == 0 and kind == torch.bool:
+        column[-1] = bool(tensor)
         return column
-    if array.shape != (length,):
+    if tensor.shape != (length,):
         raise DataError(
-            f"'{key}' has shape {list(array.shape)}", where=f"episode {number}", expected=f"[{length}]"
+            f"'{key}' has shape {list(tensor.shape)}", where=f"episode {number}", expected=f"[{length}]"
         )
-    return _finite(array, key, number).to(kind)
+    return tensor.to(kind)
 
 
 def _finite(value: Any, key: str, number: int) -> Tensor:
     # A copy: the caller's array may be reused, and a memory-mapped file may be closed.
-    tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+    try:
+        tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"'{key}' is not an array of numbers: {error}", where=f"episode {number}") from error
     if not bool(tensor.isfinite().all()):
-        step, *column = (~tensor.isfinite()).nonzero()[0].tolist()
+        place = zip(("step", "column"), (~tensor.isfinite()).nonzero()[0].tolist(), strict=False)
         raise DataError(
             f"'{key}' is not finite",
-            where=f"episode {number}, step {step}" + (f", column {column[0]}" if column else ""),
+            where=", ".join([f"episode {number}", *(f"{axis} {index}" for axis, index in place)]),
             cure="repair or drop the episode",
         )
     return tensor

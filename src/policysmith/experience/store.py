@@ -5,7 +5,6 @@ A data set is written beside its place and renamed, so that an interrupted recor
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policysmith.common.errors import DataError, FileError
+from policysmith.common.errors import DataError, FileError, MissingExtraError, SettingError
 from policysmith.common.saving import load_json, save_json, write_beside
 from policysmith.experience.episodes import Episodes
 
@@ -36,6 +35,7 @@ def save_episodes(
     """
     import minari
     from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_dataset import DATASET_ID_RE
     from minari.dataset.minari_storage import MinariStorage
 
     folder = Path(folder)
@@ -43,6 +43,8 @@ def save_episodes(
         raise FileError(
             "there is something at this path already", where=str(folder), cure="choose another folder"
         )
+    if not (match := DATASET_ID_RE.fullmatch(name)) or match["version"] is None:
+        raise SettingError(f"'{name}' is no data set id of Minari", expected="(namespace/)name-v0")
     wide = gymnasium.spaces.Box(-np.inf, np.inf, (episodes.observation_size,), np.float32)
     if action_space is None:
         action = episodes.steps["action"].numpy()
@@ -78,7 +80,13 @@ def load_episodes(folder: str | os.PathLike[str]) -> Episodes:
         storage = MinariStorage.read(folder)
         space = storage.observation_space
         raw = [_arrays(episode, space) for episode in storage.get_episodes(range(storage.total_episodes))]
-    except (OSError, KeyError, ValueError, json.JSONDecodeError) as error:
+    except DataError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the data set is in a format that needs another package: {error}", where=str(folder)
+        ) from error
+    except Exception as error:  # Minari checks little of what it reads: damage shows as any exception
         raise FileError(
             f"the data set is damaged or cut short: {error}",
             where=str(folder),
@@ -107,21 +115,29 @@ def _buffer(episodes: Episodes, index: int) -> dict[str, Any]:
 
 
 def _arrays(episode: Mapping[str, Any], space: gymnasium.Space) -> dict[str, Any]:
-    observations = episode["observations"]
-    if isinstance(space, gymnasium.spaces.Dict):
-        observations = np.concatenate([_columns(observations[key]) for key in space.spaces], axis=-1)
     arrays = {
-        "observation": _columns(observations),
+        "observation": _flat(episode["observations"], space),
         "action": _columns(episode["actions"]),
         "reward": episode["rewards"],
         "terminated": episode["terminations"],
         "truncated": episode["truncations"],
     }
-    success = (episode.get("infos") or {}).get("success")
+    infos = episode.get("infos") or {}
+    success = infos.get("success", infos.get("is_success"))
     if success is not None:
         length = len(arrays["action"])
         arrays["success"] = np.asarray(success).reshape(-1)[-length:].astype(bool)
     return arrays
+
+
+def _flat(values: Any, space: gymnasium.Space) -> np.ndarray:
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = [_flat(values[key], inner) for key, inner in space.spaces.items()]
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        parts = [_flat(value, inner) for value, inner in zip(values, space.spaces, strict=True)]
+    else:
+        parts = [_columns(values)]
+    return np.concatenate(parts, axis=-1)
 
 
 def _columns(values: Any) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Windows of episodes for sequence policies: the last observations and the actions around now.
 
 A window holds To observations and Tp actions that begin at the same step; where it reaches past an episode's
-end or beginning, the edge is repeated. Windows start up to To - 1 steps before an episode and may reach Ta - 1
-steps beyond it, so that the first and the last decisions are seen in training as they occur in acting.
+end or beginning, the edge is repeated. Windows start up to To - 1 steps before an episode and may reach
+Ta - 1 steps beyond it, so that the first and the last decisions are seen in training as they occur in acting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Int
 from tensordict import TensorDict
 from torch import Tensor
 
-from policysmith.common.errors import DataError
+from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.episodes import Episodes
 
 
@@ -34,6 +34,11 @@ class WindowSampler:
         action_steps: int,
         rng: torch.Generator,
     ) -> None:
+        if action_steps < 1 or not 1 <= observation_steps <= horizon:
+            raise SettingError(
+                f"windows of {horizon} steps, {observation_steps} of observations, {action_steps} acted",
+                expected="at least one of each, and no more observations than the horizon",
+            )
         self.observation = episodes.steps["observation"]
         self.action = episodes.steps["action"]
         self.rng = rng
@@ -43,6 +48,7 @@ class WindowSampler:
         self._offsets = torch.arange(horizon)
         self._observed = observation_steps
         self._order = torch.zeros(0, dtype=torch.long)
+        self._fingerprint = episodes.fingerprint
 
     def __len__(self) -> int:
         """The number of windows."""
@@ -67,14 +73,16 @@ class WindowSampler:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What is left of the current pass, and how many windows there are."""
-        return {"order": self._order, "windows": len(self)}
+        """What is left of the current pass, and of which windows of which data."""
+        return {"order": self._order, "windows": len(self), "data": self._fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the middle of a pass; `DataError` where the data are not those of the saved run."""
-        if state["windows"] != len(self):
+        mine, saved = (len(self), self._fingerprint), (state["windows"], state["data"])
+        if mine != saved:
             raise DataError(
-                f"the data give {len(self)} windows and the saved run had {state['windows']}",
+                "the data are not those of the saved run",
+                where=f"{mine[0]} windows of data {mine[1]}; saved: {saved[0]} of {saved[1]}",
                 cure="resume with the same data set and window settings",
             )
         self._order = state["order"]

@@ -23,18 +23,18 @@ from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError
 
-_SMALL_BATCH = 8
+SMALL_BATCH = 8
 """Below this many sequences reading the weights is the cost, and the direct sum reads them once."""
 
 
 class _TimeConvolution(nn.Module):
-    """Weights [kernel, input channel, output channel] and a bias, initialised as `nn.Conv1d` does."""
+    """A weight matrix [rows, columns] and a bias [after], initialised as `nn.Conv1d` does."""
 
-    def __init__(self, before: int, after: int, kernel: int, *, fan_in: int) -> None:
+    def __init__(self, rows: int, columns: int, after: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(kernel, before, after))
+        self.weight = nn.Parameter(torch.empty(rows, columns))
         self.bias = nn.Parameter(torch.empty(after))
-        bound = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(rows * columns / after)
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
@@ -42,8 +42,8 @@ class _TimeConvolution(nn.Module):
 class Convolution(_TimeConvolution):
     """A convolution of odd width over sequences of a known length, zero beyond both ends.
 
-    Equal to `nn.Conv1d(before, after, kernel, padding=kernel // 2)`, whose weight [after, before, kernel] is
-    this one's permuted.
+    Equal to `nn.Conv1d(before, after, kernel, padding=kernel // 2)`, whose weight [after, before, kernel]
+    becomes [kernel * before, after] here: all that one output is made of, in one column.
     """
 
     analysis: Tensor
@@ -52,8 +52,10 @@ class Convolution(_TimeConvolution):
 
     def __init__(self, before: int, after: int, kernel: int, *, length: int) -> None:
         if kernel % 2 == 0:
-            raise SettingError(f"a convolution kernel of width {kernel} was asked for", expected="an odd width")
-        super().__init__(before, after, kernel, fan_in=before * kernel)
+            raise SettingError(
+                f"a convolution kernel of width {kernel} was asked for", expected="an odd width"
+            )
+        super().__init__(kernel * before, after, after)
         self.kernel = kernel
         matrices = frequency_matrices(length, kernel)
         for name, matrix in zip(("analysis", "kernel_analysis", "synthesis"), matrices, strict=True):
@@ -66,7 +68,7 @@ class Convolution(_TimeConvolution):
 
     def forward(self, x: Float[Tensor, "batch time before"]) -> Float[Tensor, "batch time after"]:
         """Convolve over time."""
-        if self.indirect_pays and len(x) >= _SMALL_BATCH:
+        if self.indirect_pays and len(x) >= SMALL_BATCH:
             return self._by_frequency(x)
         return self._direct(x)
 
@@ -75,21 +77,25 @@ class Convolution(_TimeConvolution):
         padded = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2))
         windows = padded.unfold(1, self.kernel, 1).transpose(2, 3)
         rows = windows.reshape(batch * time, self.kernel * channel)
-        return torch.addmm(self.bias, rows, self.weight.flatten(0, 1)).view(batch, time, -1)
+        return torch.addmm(self.bias, rows, self.weight).view(batch, time, -1)
 
     def _by_frequency(self, x: Tensor) -> Tensor:
         batch, (products, _) = len(x), self.analysis.shape
         spectrum = torch.bmm(self.analysis.expand(batch, -1, -1), x).transpose(0, 1)
-        kernel = (self.kernel_analysis @ self.weight.flatten(1)).view(products, *self.weight.shape[1:])
-        product = torch.bmm(spectrum, kernel).transpose(0, 1)
+        weight = self.kernel_analysis @ self.weight.view(self.kernel, -1)
+        weight = weight.view(products, -1, self.weight.shape[1])
+        product = torch.bmm(spectrum, weight).transpose(0, 1)
         return torch.baddbmm(self.bias, self.synthesis.expand(batch, -1, -1), product)
 
 
 class Halving(_TimeConvolution):
-    """Half as many positions: equal to `nn.Conv1d(channels, channels, 3, stride=2, padding=1)`."""
+    """Half as many positions: equal to `nn.Conv1d(channels, channels, 3, stride=2, padding=1)`.
+
+    The weight is laid out as in `Convolution`.
+    """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, fan_in=3 * channels)
+        super().__init__(3 * channels, channels, channels)
 
     def forward(self, x: Float[Tensor, "batch time channel"]) -> Float[Tensor, "batch half channel"]:
         """Convolve around every second position; the number of positions is even."""
@@ -97,22 +103,23 @@ class Halving(_TimeConvolution):
         pairs = x.reshape(batch, time // 2, 2 * channel)
         before = F.pad(pairs[:, :-1, channel:], (0, 0, 1, 0))
         rows = torch.cat([before, pairs], dim=2).view(-1, 3 * channel)
-        return torch.addmm(self.bias, rows, self.weight.flatten(0, 1)).view(batch, time // 2, -1)
+        return torch.addmm(self.bias, rows, self.weight).view(batch, time // 2, -1)
 
 
 class Doubling(_TimeConvolution):
     """Twice as many positions: equal to `nn.ConvTranspose1d(channels, channels, 4, stride=2, padding=1)`.
 
-    That one's weight [before, after, kernel] is this one's permuted.
+    That one's weight [before, after, kernel] becomes [before, kernel * after] here: all that one input
+    contributes, in one row.
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 4, fan_in=4 * channels)
+        super().__init__(channels, 4 * channels, channels)
 
     def forward(self, x: Float[Tensor, "batch time channel"]) -> Float[Tensor, "batch double channel"]:
         """Spread each position over four, of which neighbours share two."""
         batch, time, channel = x.shape
-        rows = x.reshape(-1, channel) @ self.weight.transpose(0, 1).flatten(1)
+        rows = x.reshape(-1, channel) @ self.weight
         # Position t reaches 2t-1, 2t (its first half) and 2t+1, 2t+2 (its second).
         first, second = rows.view(batch, time, 2, 2 * channel).unbind(2)
         pairs = F.pad(first, (0, 0, 0, 1)) + F.pad(second, (0, 0, 1, 0))

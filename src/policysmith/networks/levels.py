@@ -26,8 +26,15 @@ Regime = Callable[[int, torch.Generator], Tensor]
 
 
 def chunk_count(horizon: int, observation_steps: int, action_steps: int) -> int:
-    """How many whole chunks of actions lie between now and the horizon."""
-    return (horizon - (observation_steps - 1)) // action_steps
+    """How many whole chunks of actions lie between now and the horizon; `SettingError` where not even one."""
+    ahead = horizon - (observation_steps - 1)
+    if observation_steps < 1 or not 1 <= action_steps <= ahead:
+        raise SettingError(
+            f"a horizon of {horizon} is too short for {observation_steps} observation steps and "
+            f"{action_steps} action steps",
+            expected=f"a horizon of at least {observation_steps - 1 + action_steps}, and one step of each",
+        )
+    return ahead // action_steps
 
 
 def chunk_index(horizon: int, observation_steps: int, action_steps: int) -> Int[Tensor, "horizon"]:
@@ -101,7 +108,7 @@ def mixed_levels(regimes: Sequence[tuple[float, Regime]]) -> Regime:
     Raises `SettingError` listing the probabilities where they are negative or do not sum to one.
     """
     probabilities = [probability for probability, _ in regimes]
-    if any(probability < 0 for probability in probabilities) or abs(sum(probabilities) - 1) > 1e-6:
+    if any(probability < 0 for probability in probabilities) or not abs(sum(probabilities) - 1) <= 1e-6:
         raise SettingError(
             f"the probabilities of the level regimes are {probabilities}",
             expected="none below zero, and a sum of 1",

@@ -58,16 +58,19 @@ class DiscreteNoise(nn.Module):
 
     betas: Tensor
     signal: Tensor
+    _signal_scale: Tensor
+    _noise_scale: Tensor
 
     def __init__(self, betas: Sequence[float]) -> None:
         super().__init__()
-        if not betas or not all(0 < beta < 1 for beta in betas):
-            raise SettingError("every beta of a noise schedule lies strictly between 0 and 1")
-        beta = torch.tensor(betas, dtype=torch.float64)
-        signal = torch.cumprod(1 - beta, dim=0)
+        if not betas:
+            raise SettingError("a noise schedule without levels was asked for", expected="at least one level")
+        if wrong := [beta for beta in betas if not 0 < beta < 1]:
+            raise SettingError(f"a beta of the noise schedule is {wrong[0]}", expected="between 0 and 1")
+        # No buffers: samplers are computed from them in float64, which not every device has.
+        self.betas = torch.tensor(betas, dtype=torch.float64)
+        self.signal = signal = torch.cumprod(1 - self.betas, dim=0)
         # Tables follow from the arguments, so they are not saved; they move with the module.
-        self.register_buffer("betas", beta, persistent=False)
-        self.register_buffer("signal", signal, persistent=False)
         self.register_buffer("_signal_scale", _with_clean(signal.sqrt(), 1.0), persistent=False)
         self.register_buffer("_noise_scale", _with_clean((1 - signal).sqrt(), 0.0), persistent=False)
 
@@ -76,6 +79,11 @@ class DiscreteNoise(nn.Module):
         """The number of levels, N."""
         return len(self.betas)
 
+    @property
+    def device(self) -> torch.device:
+        """Where noise is added."""
+        return self._signal_scale.device
+
     def add(
         self,
         clean: Float[Tensor, "batch horizon action"],
@@ -83,8 +91,8 @@ class DiscreteNoise(nn.Module):
         level: Int[Tensor, "batch"] | Int[Tensor, "batch horizon"],
     ) -> Float[Tensor, "batch horizon action"]:
         """Mix `noise` into `clean` at the given levels; positions at level -1 stay as they are."""
-        signal_scale: Tensor = self._signal_scale[level + 1]
-        noise_scale: Tensor = self._noise_scale[level + 1]
+        signal_scale = self._signal_scale[level + 1]
+        noise_scale = self._noise_scale[level + 1]
         while signal_scale.dim() < clean.dim():
             signal_scale, noise_scale = signal_scale.unsqueeze(-1), noise_scale.unsqueeze(-1)
         return signal_scale * clean + noise_scale * noise
@@ -160,7 +168,7 @@ def ddpm(noise: DiscreteNoise, *, limit: float | None = 1.0) -> ReverseProcess:
     deviation = posterior_variance(noise).sqrt()
     deviation[0] = 0.0  # the last step returns its mean
     table = torch.stack([*_to_clean(signal), clean_weight, noisy_weight, deviation], dim=-1)
-    return ReverseProcess(torch.arange(noise.steps), table, limit=limit)
+    return ReverseProcess(torch.arange(noise.steps), table, limit=limit).to(noise.device)
 
 
 def ddim(noise: DiscreteNoise, *, steps: int, limit: float | None = 1.0) -> ReverseProcess:
@@ -181,7 +189,7 @@ def ddim(noise: DiscreteNoise, *, steps: int, limit: float | None = 1.0) -> Reve
     clean_weight = before.sqrt() - noisy_weight * signal.sqrt()
     deviation = torch.zeros_like(signal)
     table = torch.stack([*_to_clean(signal), clean_weight, noisy_weight, deviation], dim=-1)
-    return ReverseProcess(level, table, limit=limit)
+    return ReverseProcess(level, table, limit=limit).to(noise.device)
 
 
 def _signal_before(signal: Tensor) -> Tensor:

@@ -38,8 +38,10 @@ class Normalizer(nn.Module):
         """Map each column to mean 0 and unbiased standard deviation 1 (+ `epsilon`); returns itself."""
         self._check(values)
         values = values.double()
-        deviation = values.std(0) if len(values) > 1 else torch.zeros(self.size)
-        return self._set(values.mean(0), torch.where(deviation > 0, deviation + epsilon, 1.0))
+        # Not `deviation > 0`: rounding of the mean gives a constant column a deviation of 1e-17.
+        varies = values.amax(0) > values.amin(0)
+        deviation = values.std(0, correction=min(1, len(values) - 1)) + epsilon
+        return self._set(values.mean(0), torch.where(varies, deviation, 1.0))
 
     def forward(self, values: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
         """Scale data to the fitted range."""

@@ -1,4 +1,18 @@
-"""U-Net v1."""
+"""Diffusion Policy's conditional U-Net over time, laid out so that a CPU spends its time in matrix products.
+
+The sequence is halved stage by stage, and doubled again on the way back, each stage seeing what its
+counterpart on the way down saw. Every residual block is told noise level and condition by FiLM,
+
+    h = mish(norm(conv(x))) * scale + bias,    out = mish(norm(conv(h))) + shortcut(x),
+
+with a scale and a bias per channel, linear in mish(concat(level embedding, condition)). Because that Mish is
+elementwise, what the condition contributes to scale and bias can be computed once per sampling loop: this is
+what `bind` does. `convolutions` says how sequences this short are convolved, `unet_workspace` how a few of
+them at a time are denoised without spending the time on overhead.
+
+Sources: Chi et al. 2023 (Diffusion Policy), the network; Høeg et al. 2024 (Streaming Diffusion Policy), the
+embedding of one level per position.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +22,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from policysmith.common.errors import ShapeError
+from policysmith.common.errors import SettingError, ShapeError
 from policysmith.common.saving import saveable
-from policysmith.networks.denoiser import Denoiser
+from policysmith.networks.activations import mish
+from policysmith.networks.convolutions import SMALL_BATCH, Doubling, Halving
+from policysmith.networks.denoiser import BoundDenoiser, Denoiser
 from policysmith.networks.embeddings import check_embedding_size, sinusoidal_embedding
-
-
-class _Conv(nn.Module):
-    def __init__(self, before, after, kernel, groups):
-        super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv1d(before, after, kernel, padding=kernel // 2), nn.GroupNorm(groups, after), nn.Mish()
-        )
-
-    def forward(self, x):
-        return self.block(x)
-
-
-class _Block(nn.Module):
-    def __init__(self, before, after, condition, kernel, groups):
-        super().__init__()
-        self.after = after
-        self.conv1 = _Conv(before, after, kernel, groups)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * after))
-        self.conv2 = _Conv(after, after, kernel, groups)
-        self.shortcut = nn.Conv1d(before, after, 1) if before != after else nn.Identity()
-
-    def forward(self, x, condition):
-        scale, bias = self.film(condition).unsqueeze(-1).split(self.after, 1)
-        return self.conv2(self.conv1(x) * scale + bias) + self.shortcut(x)
+from policysmith.networks.unet_blocks import ConvolutionBlock, ResidualBlock, Stage
+from policysmith.networks.unet_workspace import WorkspacePool, gather_weights
 
 
 @saveable
 class UNet1d(Denoiser):
-    """Diffusion Policy's conditional U-Net over time."""
+    """The conditional U-Net; weights in one-to-one correspondence with Diffusion Policy's.
+
+    `widths` are the channels per stage, each stage but the last halving the sequence, so that `horizon` must
+    be a multiple of `horizon_multiple(widths)`. `kernel` (odd) is the width of the convolutions, `groups` of
+    channels are normalised together, `level_size` is the size of the noise level's embedding.
+    With `level_positions` = `horizon` every position is told a noise level of its own: their embeddings are
+    concatenated before the encoder.
+    """
 
     def __init__(
         self,
@@ -56,41 +56,36 @@ class UNet1d(Denoiser):
         level_positions: int = 1,
     ) -> None:
         super().__init__(action_size, horizon, condition_size, level_positions=level_positions)
-        multiple = self.horizon_multiple(widths)
-        if horizon % multiple or horizon < multiple:
-            smallest = -(-horizon // multiple) * multiple
-            raise ShapeError(
-                f"a U-Net with {len(widths)} widths was given a horizon of {horizon}",
-                expected=f"a multiple of {multiple}; the next is {smallest}",
-            )
+        self._check_sizes(widths, groups)
         check_embedding_size(level_size)
-        self.level_size = e = level_size
+        self.level_size = level_size
         self.level_encoder = nn.Sequential(
-            nn.Linear(e * level_positions, 4 * e), nn.Mish(), nn.Linear(4 * e, e)
+            nn.Linear(level_size * level_positions, 4 * level_size),
+            nn.Mish(),
+            nn.Linear(4 * level_size, level_size),
         )
-        pairs = list(zip((action_size, *widths[:-1]), widths, strict=True))
 
-        def block(before, after):
-            return _Block(before, after, e + condition_size, kernel, groups)
+        def stage(before: int, width: int, depth: int, resample: nn.Module) -> Stage:
+            length = horizon >> depth
+            first = ResidualBlock(before, width, kernel, groups=groups, length=length)
+            return Stage(first, ResidualBlock(width, width, kernel, groups=groups, length=length), resample)
 
-        self.down = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    block(i, o),
-                    block(o, o),
-                    nn.Conv1d(o, o, 3, 2, 1) if n < len(pairs) - 1 else nn.Identity(),
-                ]
-            )
-            for n, (i, o) in enumerate(pairs)
+        self.depth = last = len(widths) - 1
+        entering = (action_size, *widths[:-1])
+        self.stages = nn.ModuleList(
+            [
+                *(stage(entering[d], widths[d], d, Halving(widths[d])) for d in range(last)),
+                stage(entering[last], widths[last], last, nn.Identity()),
+                stage(widths[last], widths[last], last, nn.Identity()),
+                *(stage(2 * widths[d], entering[d], d, Doubling(entering[d])) for d in range(last, 0, -1)),
+            ]
         )
-        self.middle = nn.ModuleList([block(widths[-1], widths[-1]) for _ in range(2)])
-        self.up = nn.ModuleList(
-            nn.ModuleList([block(2 * o, i), block(i, i), nn.ConvTranspose1d(i, i, 4, 2, 1)])
-            for i, o in reversed(pairs[1:])
-        )
-        self.final = nn.Sequential(
-            _Conv(widths[0], widths[0], kernel, groups), nn.Conv1d(widths[0], action_size, 1)
-        )
+        self.final = ConvolutionBlock(widths[0], widths[0], kernel, groups=groups, length=horizon)
+        self.output = nn.Linear(widths[0], action_size)
+        # All blocks' FiLM layers as one: its rows are scale and bias of the first block, of the second...
+        self.film_sizes = [s.first.first.after for s in self.stages for _ in range(4)]  # type: ignore[union-attr]
+        self.film = nn.Linear(level_size + condition_size, sum(self.film_sizes))
+        self._workspaces = WorkspacePool()
 
     @classmethod
     def horizon_multiple(cls, widths: Sequence[int]) -> int:
@@ -105,15 +100,71 @@ class UNet1d(Denoiser):
     ) -> Float[Tensor, "batch horizon action"]:
         """Predict from a noisy sequence; see `Denoiser.forward`."""
         level = self.check(noisy, level, condition)
+        return self._denoise(noisy, self._film(level, self._film_of_condition(condition)))
+
+    def bind(self, condition: Float[Tensor, "batch condition"]) -> BoundDenoiser:
+        """A function (noisy, level) -> prediction that has the condition's share of every FiLM ready."""
+        film_of_condition = self._film_of_condition(condition)
+        if self._wants_workspace(condition):
+            return self._bind_workspace(condition, film_of_condition)
+
+        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+            level = self.check(noisy, level, condition)
+            return self._denoise(noisy, self._film(level, film_of_condition))
+
+        return denoise
+
+    def _film_of_condition(self, condition: Tensor) -> Tensor:
+        return torch.addmm(self.film.bias, mish(condition), self.film.weight[:, self.level_size :].t())
+
+    def _film(self, level: Tensor, film_of_condition: Tensor) -> Tensor:
+        """Scale and bias of all blocks, [batch, sum of film_sizes]."""
         embedded = self.level_encoder(sinusoidal_embedding(level, self.level_size).flatten(1))
-        condition = torch.cat([embedded, condition], 1)
-        x, skips = noisy.transpose(1, 2), []
-        for first, second, shrink in self.down:  # type: ignore[misc]
-            x = second(first(x, condition), condition)
-            skips.append(x)
-            x = shrink(x)
-        for block in self.middle:
-            x = block(x, condition)
-        for first, second, grow in self.up:  # type: ignore[misc]
-            x = grow(second(first(torch.cat([x, skips.pop()], 1), condition), condition))
-        return self.final(x).transpose(1, 2)
+        return torch.addmm(film_of_condition, mish(embedded), self.film.weight[:, : self.level_size].t())
+
+    def _denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        films = iter(film.unsqueeze(1).split(self.film_sizes, dim=2))
+        skips: list[Tensor] = []
+        for index, stage in enumerate(self.stages):
+            if index > self.depth + 1:
+                x = torch.cat([x, skips.pop()], dim=2)
+            x = stage(x, films)
+            if index <= self.depth:
+                skips.append(x)
+            x = stage.resample(x)  # type: ignore[operator]
+        return self.output(self.final(x))
+
+    def _wants_workspace(self, condition: Tensor) -> bool:
+        return (
+            len(condition) < SMALL_BATCH
+            and condition.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            # Under vmap and its kin a tensor is not what it seems, and cannot be written to.
+            and not torch._C._are_functorch_transforms_active()
+        )
+
+    def _bind_workspace(self, condition: Tensor, film_of_condition: Tensor) -> BoundDenoiser:
+        weights = gather_weights(self.stages, self.final)
+
+        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+            level = self.check(noisy, level, condition)
+            workspace = self._workspaces.take(self.stages, self.final, len(condition), like=condition)
+            hidden = workspace.run(weights, noisy, self._film(level, film_of_condition))
+            self._workspaces.give_back(workspace)
+            return self.output(hidden)
+
+        return denoise
+
+    def _check_sizes(self, widths: Sequence[int], groups: int) -> None:
+        if not widths or any(width % groups for width in widths):
+            raise SettingError(
+                f"a U-Net was given the widths {list(widths)} and {groups} groups",
+                expected="at least one width, each a multiple of the number of groups",
+            )
+        multiple = self.horizon_multiple(widths)
+        if self.horizon < 1 or self.horizon % multiple:
+            smallest = max(multiple, -(-self.horizon // multiple) * multiple)
+            raise ShapeError(
+                f"a U-Net of {len(widths)} widths cannot halve a horizon of {self.horizon} that often",
+                expected=f"a multiple of {multiple}; the smallest that holds {self.horizon} is {smallest}",
+            )

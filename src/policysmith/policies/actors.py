@@ -38,7 +38,7 @@ class GaussianActor(Policy):
         self.observation_size, self.action_size = observation_size, action_size
         self.deterministic = deterministic
         self.mean = mlp((observation_size, *hidden, action_size), nn.Tanh)
-        self.log_deviation = nn.Parameter(torch.full((action_size,), initial_log_deviation))
+        self.log_deviation = nn.Parameter(torch.full((action_size,), float(initial_log_deviation)))
 
     def act(
         self, observation: Float[Tensor, "batch 1 observation"], state: TensorDict, *, rng: torch.Generator

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from policysmith.common.errors import CapabilityError, SettingError
+from policysmith.common.errors import CapabilityError
 from policysmith.common.saving import saveable
 from policysmith.networks.denoiser import BoundDenoiser, Denoiser
+from policysmith.networks.levels import chunk_count
 from policysmith.networks.noise import DiscreteNoise, ReverseProcess, ddim, ddpm, sample
 from policysmith.networks.normalizers import Normalizer
 from policysmith.policies.protocol import Policy
@@ -76,13 +77,7 @@ class ActionDiffusion(nn.Module):
 
     def check_action_steps(self, action_steps: int) -> None:
         """Raise `SettingError` where the horizon cannot hold the past and one chunk of actions."""
-        smallest = self.observation_steps - 1 + action_steps
-        if action_steps < 1 or self.horizon < smallest:
-            raise SettingError(
-                f"horizon {self.horizon} is too short for {self.observation_steps} observation steps "
-                f"and {action_steps} action steps",
-                expected=f"a horizon of at least {smallest}, and at least one action step",
-            )
+        chunk_count(self.horizon, self.observation_steps, action_steps)
 
 
 @saveable

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from policysmith.common.errors import CapabilityError, ShapeError
+from policysmith.common.errors import CapabilityError, FileError, ShapeError
 from policysmith.common.saving import from_pretrained, save_pretrained
 
 CAPABILITIES: dict[str, str] = {
@@ -82,8 +82,9 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the policy lives."""
-        return next(self.parameters()).device
+        """Where the policy lives; the CPU where it has no weights."""
+        weight = next(self.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
 
     def check_batch(self, observation: Tensor, state: TensorDict) -> None:
         """Raise `ShapeError` where observation, state and policy do not fit each other."""
@@ -111,6 +112,12 @@ def _where(mask: Tensor, new: Any, old: Any) -> Tensor:
 def load_policy(folder: str | os.PathLike[str]) -> Policy:
     """The policy saved in `folder`, or in the `policy` folder of a run directory."""
     folder = Path(folder)
+    if (folder / "metrics.jsonl").is_file() and not (folder / "policy").is_dir():
+        raise FileError(
+            "the run has no policy yet: it saves one after its last step",
+            where=str(folder),
+            cure=f"finish it (`policysmith resume {folder}`)",
+        )
     if not (folder / "config.json").is_file() or (folder / "policy").is_dir():
         folder = folder / "policy"
     policy = from_pretrained(folder, expected=Policy)

@@ -34,10 +34,13 @@ class StreamingPolicy(Policy):
       each told to the network as the training level it stands for.
     - `buffer_start` fills the buffer at an episode's beginning: `zero` (zeros noised to the pattern),
       `constant` (the current position, read from the observation's `position` dimensions, noised; only for
-      environments whose actions are positions) or `denoise` (one full denoising run).
+      environments whose actions are positions) or `denoise` (one full denoising run, then noised to the
+      pattern but for the first chunk).
     - `noise_past` noises the past actions that stay in the buffer to their label, as the paper intends; False
       leaves them clean though labelled noisy, as the authors' code does.
     """
+
+    pattern: Tensor
 
     def __init__(
         self,
@@ -61,10 +64,12 @@ class StreamingPolicy(Policy):
             raise SettingError(
                 f"'{buffer_start}' is no way to start a buffer", expected=", ".join(get_args(BufferStart))
             )
-        if buffer_start == "constant" and len(position) != model.action_size:
+        inside = all(0 <= dimension < model.observation_size for dimension in position)
+        if buffer_start == "constant" and (len(position) != model.action_size or not inside):
             raise SettingError(
                 f"a constant buffer start needs the {model.action_size} dimensions of the observation that "
                 f"hold the current position, and was given {list(position)}",
+                expected=f"{model.action_size} numbers from 0 to {model.observation_size - 1}",
             )
         self.model = model
         self.observation_size, self.action_size = model.observation_size, model.action_size
@@ -169,8 +174,9 @@ class StreamingPolicy(Policy):
     def _denoise(self, observation: Tensor, level: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         start = self._normal((*level.shape, self.action_size), rng)
         clean = sample(self.model.denoiser(observation), self.process, start, rng=rng)
-        level = torch.where(level > self.pattern[self._now], level, -1)
-        return self._noised(clean, level, rng), level
+        # The chunk that is acted first keeps its label, so that all chunks stay in step, but not its noise.
+        later = level > self.pattern[self._now]
+        return self._noised(clean, torch.where(later, level, -1), rng), level
 
     def _noised(self, clean: Tensor, level: Tensor, rng: torch.Generator) -> Tensor:
         training_level = torch.where(level < 0, -1, self.process.network_level(level))

@@ -2,8 +2,8 @@
 
 At every decision a window of Tp actions is denoised from pure noise, given the last To observations, and Ta
 of them are played. Trained to predict the noise at one level per window, uniform over the N levels. It keeps
-the several modes that demonstrations have, at the price of N network calls a decision; `sdp` lowers that price
-by keeping a buffer between decisions, `sampling_steps` by striding over the levels (DDIM).
+the several modes that demonstrations have, at the price of N network calls a decision; `sdp` lowers that
+price by keeping a buffer between decisions, `sampling_steps` by striding over the levels (DDIM).
 
 Reference: Chi et al. 2023, Diffusion Policy: Visuomotor Policy Learning via Action Diffusion (2303.04137).
 """

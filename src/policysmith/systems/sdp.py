@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policysmith.common.errors import SettingError
 from policysmith.experience.episodes import Episodes
 from policysmith.networks.levels import (
     Regime,
@@ -90,7 +91,10 @@ def train(
 
 
 def level_regime(config: Config) -> Regime:
-    """How the levels of a training batch are drawn: the configured mixture of the four regimes."""
+    """How the levels of a training batch are drawn: the configured mixture of the four regimes.
+
+    Raises `SettingError` listing the probabilities where they are not four, negative or do not sum to one.
+    """
     steps, horizon = config.noise_levels, config.horizon
     kinds = (
         constant_levels(steps, horizon),
@@ -98,4 +102,9 @@ def level_regime(config: Config) -> Regime:
         independent_levels(steps, horizon),
         chunkwise_levels(steps, horizon, config.observation_steps, config.action_steps),
     )
+    if len(config.regimes) != len(kinds):
+        raise SettingError(
+            f"the probabilities of the level regimes are {list(config.regimes)}",
+            expected="four: constant, increasing, independent, chunk-wise",
+        )
     return mixed_levels(list(zip(config.regimes, kinds, strict=True)))

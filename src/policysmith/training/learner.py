@@ -17,7 +17,7 @@ from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from policysmith.common.errors import NotFiniteError
+from policysmith.common.errors import NotFiniteError, SettingError, ShapeError
 from policysmith.networks.ema import ExponentialAverage
 
 Loss = Callable[[Any, TensorDict], tuple[Float[Tensor, "row"], dict[str, Tensor]]]
@@ -60,6 +60,8 @@ class Learner:
         average: ExponentialAverage | None = None,
         micro_batch: int | None = None,
     ) -> None:
+        if micro_batch is not None and micro_batch < 1:
+            raise SettingError(f"micro-batches of {micro_batch} rows", expected="at least one row")
         self.module = module
         self.loss = loss
         self.optimizer = optimizer
@@ -95,7 +97,7 @@ class Learner:
         """The averaged loss as a function of `parameters` (named as in the module), for `torch.func`."""
         named = {f"module.{name}": value for name, value in parameters.items()}
         values, _ = torch.func.functional_call(self._functional, named, (batch,))
-        return (values * row_weight(batch)).sum()
+        return _weighted(values, row_weight(batch))
 
     def acting(self) -> nn.Module:
         """A copy of the module to act with: the averaged weights where there are any, in eval mode."""
@@ -114,9 +116,10 @@ class Learner:
         return state if self.average is None else state | {"average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over a copy of what `state_dict` returned."""
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # An optimiser keeps the tensors it is given and would write into the caller's state.
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self.steps = state["steps"]
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -128,7 +131,7 @@ class Learner:
         for start in range(0, len(batch), size):
             values, statistics = self.loss(self.module, batch[start : start + size])
             part = weight[start : start + size]
-            loss = (values * part).sum()
+            loss = _weighted(values, part)
             loss.backward()
             totals["loss"] += float(loss.detach())
             for name, value in statistics.items():
@@ -165,9 +168,21 @@ class Learner:
 
 def row_weight(batch: TensorDict) -> Float[Tensor, "row"]:
     """What each row counts: the batch's `weight`, or the same for all with a sum of one."""
+    if len(batch) == 0:
+        raise ShapeError("a batch without rows", expected="at least one row")
     if "weight" in batch.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         return batch["weight"]
     return torch.full((len(batch),), 1 / len(batch), device=batch.device)
+
+
+def _weighted(values: Tensor, weight: Tensor) -> Float[Tensor, ""]:
+    # Unequal shapes would broadcast, each value meeting the weights of all rows.
+    if values.shape != weight.shape:
+        raise ShapeError(
+            f"the loss has values of shape {list(values.shape)} for weights of shape {list(weight.shape)}",
+            expected="a value and a weight per row",
+        )
+    return (values * weight).sum()
 
 
 class _LossModule(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from tensordict import TensorDict
 
-from policysmith.common.errors import FileError, NotFiniteError
+from policysmith.common.errors import FileError, NotFiniteError, SettingError
 from policysmith.policies.protocol import Policy
 from policysmith.training.learner import Learner
 
@@ -83,12 +83,12 @@ class RunState:
                 rng.set_state(state["generators"][name])
             for name, source in self.sources.items():
                 source.load_state_dict(state["sources"][name])
+            self.step, self.phase = state["step"], state["phase"]
         except (RuntimeError, ValueError, KeyError) as error:
             raise FileError(
                 f"the checkpoint does not fit this run: {error}",
                 cure="resume with the configuration and data that wrote it",
             ) from error
-        self.step, self.phase = state["step"], state["phase"]
 
     def restored(self, saved: RunState | Mapping[str, Any] | None) -> RunState:
         """This state, gone on from `saved` where there is one: how a recipe takes its `state` argument."""
@@ -147,5 +147,5 @@ def finish(progress: Iterator[Progress]) -> RunState:
     for last in progress:  # noqa: B007
         pass
     if last is None:
-        raise ValueError("the run had no steps left to take")
+        raise SettingError("the run had no steps left to take", cure="the state it was given is its result")
     return last.state

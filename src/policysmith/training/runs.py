@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,9 @@ from types import FrameType
 from typing import Any
 
 import policysmith
-from policysmith.common.errors import FileError
-from policysmith.common.saving import load_json, load_tree, save_json, save_tree
+from policysmith.common.errors import FileError, SettingError
+from policysmith.common.extras import require
+from policysmith.common.saving import load_json, load_tree, save_json, save_tree, write_beside
 from policysmith.training.loop import Progress, RunState
 
 CHECKPOINT = re.compile(r"step-(\d+)\.safetensors")
@@ -40,7 +42,19 @@ class RunDirectory:
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunDirectory:
         """Start a run in `path`; `FileError` where the folder already holds anything."""
-        path = Path(path)
+        directory = cls(path)
+        directory.check_free()
+        try:
+            save_json(directory.path / "config.json", {"library_version": policysmith.__version__, **config})
+        except OSError as error:
+            raise FileError(
+                f"the folder cannot be made: {error}", where=str(path), cure="choose another name (--out)"
+            ) from error
+        return directory
+
+    def check_free(self) -> None:
+        """Raise `FileError` where the folder already holds anything."""
+        path = self.path
         if path.is_dir() and any(path.iterdir()):
             holds = "a run" if (path / "config.json").is_file() else "files"
             raise FileError(
@@ -48,8 +62,6 @@ class RunDirectory:
                 where=str(path),
                 cure=f"go on with it (`policysmith resume {path}`) or choose another name (--out)",
             )
-        save_json(path / "config.json", {"library_version": policysmith.__version__, **config})
-        return cls(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
@@ -68,7 +80,8 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
         found = (self.path / "checkpoints").glob("step-*.safetensors")
-        return sorted(path for path in found if CHECKPOINT.fullmatch(path.name))
+        steps = {path: CHECKPOINT.fullmatch(path.name) for path in found}
+        return [path for _, path in sorted((int(step[1]), path) for path, step in steps.items() if step)]
 
     def save_checkpoint(self, state: RunState, *, keep: int) -> Path:
         """Write the state, then remove all but the newest `keep` checkpoints."""
@@ -82,13 +95,21 @@ class RunDirectory:
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest saved state, or None before the first; metrics written after it are cut off.
 
-        Raises `FileError` where the checkpoint belongs to another system.
+        What a killed process was writing is removed. Raises `FileError` where the checkpoint belongs to
+        another system or is damaged; without that file, the run goes on from the checkpoint before it.
         """
+        self._remove_unfinished()
         checkpoints = self.checkpoints()
         if not checkpoints:
             self._cut_metrics(0)
             return None
-        saved = load_tree(checkpoints[-1])
+        try:
+            saved = load_tree(checkpoints[-1])
+        except FileError as error:
+            before = checkpoints[-2].name if len(checkpoints) > 1 else "the beginning"
+            raise FileError(
+                error.what, where=error.where, cure=f"delete the file: the run then goes on from {before}"
+            ) from error
         system = self.config.get("system", "")
         if not isinstance(saved, dict) or saved.get("system") != system:
             raise FileError(
@@ -114,7 +135,13 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         if path.is_file():
             kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-            path.write_text("".join(kept), encoding="utf-8")
+            with write_beside(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _remove_unfinished(self) -> None:
+        for folder in (self.path, self.path / "checkpoints"):
+            for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     # ---- recording -----------------------------------------------------------------------------------
 
@@ -132,8 +159,16 @@ class RunDirectory:
         Ctrl-C ends the run after the step it is in, with a checkpoint, by raising `KeyboardInterrupt`; a
         second Ctrl-C ends it at once. After the last step the policy is saved too.
         """
-        writer = _tensorboard(self.path / "tensorboard") if tensorboard else None
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as log, _interrupts() as interrupted:
+        if min(checkpoint_every, keep, log_every) < 1:
+            raise SettingError(
+                f"checkpoint_every {checkpoint_every}, keep {keep}, log_every {log_every}",
+                expected="at least 1 each",
+            )
+        with (
+            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as log,
+            _tensorboard(self.path / "tensorboard", wanted=tensorboard) as writer,
+            _interrupts() as interrupted,
+        ):
             for now in progress:
                 last = now.step == now.total
                 stopping = interrupted.is_set()
@@ -144,26 +179,31 @@ class RunDirectory:
                     if writer is not None:
                         for name, value in now.metrics.items():
                             writer.add_scalar(name, value, now.step)
+                if last:  # before the checkpoint, which says that nothing is left to do
+                    now.state.policy().save_pretrained(self.path / "policy")
                 if now.step % checkpoint_every == 0 or last or stopping:
                     self.save_checkpoint(now.state, keep=keep)
-                if last:
-                    now.state.policy().save_pretrained(self.path / "policy")
                 yield now
                 if stopping and not last:
                     raise KeyboardInterrupt(f"stopped after step {now.step} of {now.total}")
-        if writer is not None:
-            writer.close()
 
 
 def _timings(now: Progress) -> dict[str, float]:
     return {f"seconds/{name}": round(value, 6) for name, value in now.seconds.items()}
 
 
-def _tensorboard(folder: Path) -> Any:
-    from policysmith.common.extras import require
-
+@contextmanager
+def _tensorboard(folder: Path, *, wanted: bool) -> Iterator[Any]:
+    """A TensorBoard writer, or None; closed however the run ends, because it writes its queue then."""
+    if not wanted:
+        yield None
+        return
     require("tensorboard", extra="tensorboard")
-    return require("torch.utils.tensorboard", extra="tensorboard").SummaryWriter(str(folder))
+    writer = require("torch.utils.tensorboard", extra="tensorboard").SummaryWriter(str(folder))
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 @contextmanager

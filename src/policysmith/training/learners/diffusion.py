@@ -6,6 +6,7 @@ network; `diffusion_run` is the run they share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
 
+from policysmith.common.errors import SettingError
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.windows import WindowSampler
@@ -60,6 +62,25 @@ class DiffusionSettings:
     warmup_steps: int = 500
     average_power: float = 0.75
     average_maximum: float = 0.9999
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "observation_steps", "action_steps", "noise_levels", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more, and finite")
+        needed, multiple = (
+            self.observation_steps - 1 + self.action_steps,
+            UNet1d.horizon_multiple(self.widths),
+        )
+        if self.horizon < needed or self.horizon % multiple:
+            raise SettingError(
+                f"horizon {self.horizon} does not go with {self.observation_steps} observation steps, "
+                f"{self.action_steps} action steps and a U-Net of {len(self.widths)} widths",
+                expected=f"at least {needed} and a multiple of {multiple}: {-(-needed // multiple) * multiple} "
+                "or more",
+            )
 
 
 def action_diffusion(

@@ -1,0 +1,104 @@
+"""One look for everything the command line prints.
+
+What a person reads while waiting (bars, notices) goes to standard error, results to standard output, so that
+`--json` leaves nothing but JSON there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # the catalogue's verbs print without waiting for torch
+    from policysmith.evaluation.comparison import Stage
+    from policysmith.training.loop import Progress as TrainingProgress
+
+Item = TypeVar("Item")
+
+notices = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+
+GOOD, BAD, QUIET, STRONG = "green", "red", "dim", "bold"
+VERDICT = {"holds": GOOD, "fails": BAD, "undecided": "yellow"}
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table on standard output; numbers-like columns are not guessed, all align left."""
+    grid = Table(title=title or None, box=None, pad_edge=False, header_style=STRONG, title_justify="left")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    results.print(grid)
+
+
+def note(text: str) -> None:
+    """A quiet line for whoever is watching."""
+    notices.print(text, style=QUIET)
+
+
+def training_bar(progress: Iterator[TrainingProgress], *, label: str) -> Iterator[TrainingProgress]:
+    """Draw a bar for a training run while passing it through."""
+    with _bar(TextColumn("[dim]loss {task.fields[loss]}  {task.fields[pace]}")) as bar:
+        task = bar.add_task(label, total=None, loss="", pace="")
+        average: float | None = None
+        for now in progress:
+            loss = now.metrics.get("loss")
+            if loss is not None:
+                average = loss if average is None else 0.98 * average + 0.02 * loss
+            seconds = sum(now.seconds.values())
+            bar.update(
+                task,
+                completed=now.step,
+                total=now.total,
+                loss="" if average is None else f"{average:.4f}",
+                pace=f"{seconds * 1000:.0f} ms/step",
+            )
+            yield now
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[Stage], None]]:
+    """Bars for work in stages: a new line for each, the finished ones stay."""
+    with _bar(TextColumn("[dim]{task.fields[loss]}")) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def move(stage: Stage) -> None:
+            if stage.label not in tasks:
+                tasks[stage.label] = bar.add_task(stage.label, total=stage.total, loss="")
+            loss = "" if stage.loss is None else f"loss {stage.loss:.4f}"
+            bar.update(tasks[stage.label], completed=stage.done, total=stage.total, loss=loss)
+
+        yield move
+
+
+def counting_bar(items: Iterable[Item], *, label: str, total: int) -> Iterator[Item]:
+    """Draw a bar for anything that comes one by one."""
+    with _bar() as bar:
+        task = bar.add_task(label, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+def _bar(*columns: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=notices,
+    )

@@ -1,0 +1,101 @@
+"""The command `policysmith`: one verb a job, the same verbs for all systems.
+
+Exit codes: 0 done; 1 something the user can act on (said in those terms); 2 the words of the command line;
+3 an experiment ran and its claim fails; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+import policysmith
+from policysmith.common.errors import PolicysmithError
+
+VERBS: dict[str, str] = {
+    "list": "the systems of the catalogue",
+    "show": "one system: what it is, its settings, what was measured",
+    "find": "rank the systems for a problem told in plain words",
+    "demo": "record, train two diffusion policies, play, film and report",
+    "run": "train a system on your environment, data or model",
+    "resume": "go on with a run",
+    "record": "record demonstrations",
+    "eval": "measure a trained policy",
+    "compare": "set systems side by side under one budget",
+    "reproduce": "run a system's experiment and judge its claim",
+    "report": "write a run's page anew",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    verb, *rest = list(sys.argv[1:] if words is None else words) or ["--help"]
+    if verb in ("--version", "-V"):
+        sys.stdout.write(f"policysmith {policysmith.__version__}\n")
+        return 0
+    if verb not in VERBS:
+        return _help(verb)
+    try:
+        code = _verb(verb)(rest)
+    except PolicysmithError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nothing is wrong, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code or 0
+
+
+def entry() -> None:
+    """What the console script calls."""
+    sys.exit(main())
+
+
+def _help(verb: str) -> int:
+    asked = verb in ("-h", "--help", "help")
+    lines = ["usage: policysmith VERB ...   (policysmith VERB --help tells more)", ""]
+    lines += [f"  {name:<10} {what}" for name, what in VERBS.items()]
+    stream = sys.stdout if asked else sys.stderr
+    if not asked:
+        stream.write(f"error: there is no verb '{verb}'\n\n")
+    stream.write("\n".join(lines) + "\n")
+    return 0 if asked else 2
+
+
+def _verb(name: str) -> Callable[[list[str]], int | None]:
+    """The function behind a verb; imported when it is called, so that `list` need not wait for torch."""
+    if name == "run":
+        from policysmith.cli.runs import run
+
+        return run
+    options = _options(name)
+
+    def call(words: list[str]) -> int | None:
+        return tyro.cli(options, args=words, prog=f"policysmith {name}").run()
+
+    return call
+
+
+def _options(name: str) -> Any:
+    if name in ("list", "show", "find"):
+        from policysmith.cli import catalogue
+
+        return {"list": catalogue.List, "show": catalogue.Show, "find": catalogue.Find}[name]
+    if name in ("compare", "demo"):
+        from policysmith.cli import comparing
+
+        return {"compare": comparing.Compare, "demo": comparing.Demo}[name]
+    if name == "reproduce":
+        from policysmith.cli.reproduce import Reproduce
+
+        return Reproduce
+    from policysmith.cli import runs
+
+    return {"resume": runs.Resume, "record": runs.Record, "eval": runs.Eval, "report": runs.Report}[name]

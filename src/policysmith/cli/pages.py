@@ -1,0 +1,144 @@
+"""The pages a person reads: of one run, and of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import policysmith
+from policysmith.common.catalogue import find_system
+from policysmith.common.saving import write_beside
+from policysmith.evaluation import plots
+from policysmith.evaluation.comparison import ArmResult
+from policysmith.evaluation.drawing import palette, png, svg
+from policysmith.evaluation.record import Claim
+from policysmith.evaluation.report import Report
+from policysmith.evaluation.statistics import success_interval
+from policysmith.training.runs import RunDirectory
+
+COLUMNS = ["policy", "success", "calls per action", "ms per action, median", "ms per action, p99"]
+
+
+def run_page(directory: RunDirectory) -> Path:
+    """Write the report of a run into its directory; returns its path."""
+    config = directory.config
+    system = find_system(config["system"])
+    report = Report(system.title, f"one run, seed {config['seed']}")
+    report.text(system.summary)
+    lines = directory.metrics()
+    for name in ("loss", "grad_norm"):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        if points:
+            steps, values = zip(*points, strict=True)
+            figure = plots.learning_curves({system.name: [(steps, values)]}, name.replace("_", " "), log=True)
+            report.figure(svg(figure), f"{name.replace('_', ' ')} over optimiser steps")
+    report.facts(
+        _flat({key: config[key] for key in ("inputs", "settings", "data", "commit") if key in config})
+    )
+    path = directory.path / "report.html"
+    report.write(path)
+    return path
+
+
+def comparison_rows(results: Sequence[ArmResult]) -> list[list[str]]:
+    """One row of `COLUMNS` per arm."""
+    rows = []
+    for result in results:
+        assert result.timing is not None
+        median, slow = np.quantile(result.timing.action_ms, [0.5, 0.99])
+        rows.append(
+            [
+                result.arm.label,
+                str(success_interval(result.success.astype(float))),
+                f"{result.calls_per_action.mean():.2f}",
+                f"{median:.2f}",
+                f"{slow:.2f}",
+            ]
+        )
+    return rows
+
+
+def comparison_page(
+    path: Path,
+    results: Sequence[ArmResult],
+    *,
+    title: str,
+    subtitle: str,
+    facts: Mapping[str, Any],
+    video: bytes | None = None,
+    notices: Sequence[str] = (),
+) -> Path:
+    """Write the report of a comparison; returns its path."""
+    report = Report(title, subtitle)
+    colours = palette([result.arm.label for result in results])
+    report.table(
+        "Success is with a 95 % interval; times are of one thread.", COLUMNS, comparison_rows(results)
+    )
+    if video is not None:
+        report.video(video, "The policies side by side, from the same start.")
+    for notice in notices:
+        report.text(notice)
+    success = {r.arm.label: success_interval(r.success.astype(float)) for r in results}
+    report.figure(svg(plots.bars_with_intervals(success, "success rate", palette=colours)), "Success")
+    times = {r.arm.label: r.timing.decision_ms for r in results if r.timing is not None}
+    report.figure(
+        svg(plots.latency_ecdf(times, palette=colours)),
+        "Time of one decision: share of decisions that took at most so long",
+    )
+    missed = [
+        [r.arm.label, *(f"{r.timing.missed(rate):.1%}" for rate in (10, 30, 100))]
+        for r in results
+        if r.timing is not None
+    ]
+    report.table("Ticks of a control loop that would be late", ["policy", "10 Hz", "30 Hz", "100 Hz"], missed)
+    curves = {r.arm.label: r.curves for r in results}
+    report.figure(
+        svg(plots.learning_curves(curves, "training loss", log=True, palette=colours)),
+        "Training loss over optimiser steps",
+    )
+    report.facts(_flat(facts) | {"library": f"policysmith {policysmith.__version__}"})
+    report.write(path)
+    return path
+
+
+def claim_page(folder: Path, claim: Claim) -> Path:
+    """Write the page of an experiment and its plot beside the record; returns the page's path."""
+    plot = claim_plot(claim)
+    report = Report(claim.title, f"its claim at small scale: {claim.verdict}")
+    report.verdict(claim.verdict, claim.reason)
+    report.facts({"the paper says": claim.paper_claim, "compared here": claim.question})
+    report.figure(svg(plot()), "Success against cost: up and to the left is better")
+    metrics = list(dict.fromkeys(metric for arm in claim.arms for metric in arm.summary))
+    rows = [[arm.name, *(str(arm.summary.get(metric, "")) for metric in metrics)] for arm in claim.arms]
+    report.table("What was measured, with 95 % intervals", ["arm", *metrics], rows)
+    report.facts(_flat(claim.settings) | _flat(claim.machine) | {"commit": claim.commit, "date": claim.date})
+    path = folder / "report.html"
+    report.write(path)
+    with write_beside(folder / f"{claim.system}.png") as temporary:
+        temporary.write_bytes(png(plot()))
+    return path
+
+
+def claim_plot(claim: Claim) -> Callable[[], Figure]:
+    """The plot of an experiment, drawn anew at each call: its first metric against its last."""
+    points = {}
+    for arm in claim.arms:
+        metrics = list(arm.summary)
+        points[arm.name] = (arm.summary[metrics[-1]], arm.summary[metrics[0]])
+    cost, score = metrics[-1], metrics[0]
+    return lambda: plots.scatter_cost_success(points, xlabel=cost, ylabel=score)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one level of text."""
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        elif item not in ("", None):
+            flat[f"{prefix}{key}"] = str(item)
+    return flat

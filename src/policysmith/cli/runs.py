@@ -1,0 +1,286 @@
+"""`run`, `resume`, `record` and `eval`: training one system, and measuring what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from policysmith.cli import look
+from policysmith.cli.inputs import Inputs, maker, run_name, same_data
+from policysmith.cli.pages import run_page
+from policysmith.common.catalogue import ENTRY, System, find_system
+from policysmith.common.config import config_from_json, config_to_json
+from policysmith.common.errors import FileError, PolicysmithError, SettingError
+from policysmith.common.provenance import commit
+from policysmith.evaluation.cache import recipe_version
+from policysmith.evaluation.comparison import episode_seeds
+from policysmith.evaluation.rollouts import roll_out, time_decisions
+from policysmith.evaluation.statistics import success_interval
+from policysmith.experience.demonstrations import Demonstrations
+from policysmith.policies.protocol import load_policy
+from policysmith.training.loop import Progress
+from policysmith.training.runs import RunDirectory
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of a run, and where."""
+
+    out: str = ""
+    """folder of the run; by default runs/SYSTEM-ENVIRONMENT-seedN"""
+    checkpoint_every: int = 500
+    """steps between checkpoints"""
+    keep: int = 2
+    """how many checkpoints are kept"""
+    tensorboard: bool = False
+    """write TensorBoard events too"""
+
+
+def run(words: list[str]) -> None:
+    """Train a system: `run NAME [--env ...] [--preset ...] [settings]`."""
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            look.results.print(
+                "usage: policysmith run NAME [options]; `policysmith run NAME --help` lists them"
+            )
+            return
+        raise SettingError("`run` needs the name of a system", cure="policysmith run sdp --env ...")
+    system = find_system(words[0])
+    module = _trainable(system)
+    preset, rest = take_option(words[1:], "--preset", default="paper")
+    if preset not in module.PRESETS:
+        raise SettingError(f"no preset is called '{preset}'", expected=", ".join(module.PRESETS))
+    options = _parse(system, module.PRESETS[preset], rest)
+    episodes = options.inputs.load()
+    if not options.inputs.data:
+        look.note(f"{len(episodes)} demonstrations from {options.inputs.env}")
+    path = options.keeping.out or f"runs/{run_name(system.name, options.inputs.env, options.seed)}"
+    directory = RunDirectory.create(
+        path,
+        {
+            "system": system.name,
+            "recipe_version": recipe_version(module),
+            "preset": preset,
+            "settings": config_to_json(options.settings),
+            "seed": options.seed,
+            "data": episodes.fingerprint,
+            "inputs": options.inputs.to_json(),
+            "keeping": dataclasses.asdict(options.keeping),
+            "commit": commit(),
+        },
+    )
+    progress = module.train(episodes, config=options.settings, seed=options.seed)
+    _drive(directory, progress, options.keeping, system.name)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its last checkpoint."""
+
+    path: tyro.conf.Positional[str]
+
+    def run(self) -> None:
+        """Finish the run."""
+        directory = RunDirectory.open(self.path)
+        config = directory.config
+        system = find_system(config["system"])
+        module = _trainable(system)
+        if config.get("recipe_version") != recipe_version(module):
+            raise FileError(
+                f"the run was made by version {config.get('recipe_version')} of this recipe",
+                where=self.path,
+                expected=f"version {recipe_version(module)}",
+                cure="start a new run, or use the library's version that wrote it",
+            )
+        episodes = Inputs(**config["inputs"]).load()
+        same_data(episodes, config["data"])
+        settings = config_from_json(type(module.PRESETS["paper"]), config["settings"])
+        saved = directory.load_checkpoint()
+        if saved is not None and saved["step"] >= settings.steps and (directory.path / "policy").is_dir():
+            look.note(f"the run is finished ({saved['step']} steps): nothing to do")
+            return
+        look.note(f"going on after step {saved['step'] if saved else 0}")
+        progress = module.train(episodes, config=settings, seed=config["seed"], state=saved)
+        _drive(directory, progress, Keeping(**config["keeping"]), system.name)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record demonstrations as a Minari data set."""
+
+    env: str
+    """environment to record in"""
+    out: str
+    """folder of the new data set; must not exist"""
+    expert: str = ""
+    """your_package.module:name; by default the environment's own scripted expert"""
+    episodes: int = 100
+    """how many"""
+    noise: float = 0.0
+    """standard deviation of the noise on recorded actions"""
+    system_noise: float = 0.0
+    """standard deviation of the noise that is played but not recorded"""
+    limit: int | None = None
+    """most steps of an episode"""
+    all: bool = False
+    """keep unsuccessful episodes too"""
+    seed: int = 0
+    """seed of the recording"""
+
+    def run(self) -> None:
+        """Record and write."""
+        if Path(self.out).exists():
+            raise FileError("there is something at this path already", where=self.out)
+        wanted = Demonstrations(
+            self.env,
+            episodes=self.episodes,
+            seed=self.seed,
+            action_noise=self.noise,
+            system_noise=self.system_noise,
+            limit=self.limit,
+            only_successful=not self.all,
+            expert=self.expert,
+        )
+        bar = look.counting_bar(wanted.record(), label=f"record {self.env}", total=self.episodes)
+        episodes = wanted.save(list(bar), Path(self.out))
+        look.results.print(
+            f"{len(episodes)} episodes, {int(episodes.lengths.sum())} steps, "
+            f"{float(episodes.succeeded.float().mean()):.0%} successful: {self.out}"
+        )
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a trained policy in an environment."""
+
+    path: tyro.conf.Positional[str]
+    """run directory, or a folder with a saved policy"""
+    env: str = ""
+    """environment; by default the one the run's data are from"""
+    episodes: int = 50
+    """how many episodes, each from a seed of its own"""
+    seed: int = 0
+    """seed of the episodes and of the policy's draws"""
+    limit: int | None = None
+    """most steps of an episode"""
+    json: bool = False
+    """print JSON and nothing else"""
+
+    def run(self) -> None:
+        """Play, count, print, and put the numbers beside the policy."""
+        policy = load_policy(self.path)
+        env, limit = self._environment()
+        seeds = episode_seeds(self.seed, self.episodes)
+        rollouts = roll_out(policy, maker(env), seeds=seeds, seed=self.seed, limit=limit)
+        timing = time_decisions(policy, maker(env), decisions=50, seed=self.seed)
+        interval = success_interval(rollouts.success[None].astype(float))
+        median, slow = (float(value) for value in np.quantile(timing.action_ms, [0.5, 0.99]))
+        measured = {
+            "environment": env,
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "success": {"value": interval.value, "low": interval.low, "high": interval.high},
+            "mean_return": float(rollouts.returns.mean()),
+            "mean_length": float(rollouts.lengths.mean()),
+            "network_calls_per_action": rollouts.calls_per_action,
+            "ms_per_action": {"median": median, "p99": slow},
+            "missed_deadlines": {f"{rate} Hz": timing.missed(rate) for rate in (10, 30, 100)},
+        }
+        if self.json:
+            look.print_json(measured)
+            return
+        look.table(
+            ["success", "return", "steps", "calls/action", "ms/action median", "p99"],
+            [
+                [
+                    str(interval),
+                    f"{measured['mean_return']:.1f}",
+                    f"{measured['mean_length']:.0f}",
+                    f"{rollouts.calls_per_action:.2f}",
+                    f"{median:.2f}",
+                    f"{slow:.2f}",
+                ]
+            ],
+        )
+
+    def _environment(self) -> tuple[str, int | None]:
+        if self.env:
+            return self.env, self.limit
+        if not (Path(self.path) / "config.json").is_file() or not (Path(self.path) / "policy").is_dir():
+            raise SettingError("which environment?", cure="give --env NAME")
+        inputs = RunDirectory.open(self.path).config.get("inputs", {})
+        if not inputs.get("env"):
+            raise SettingError("the run was trained on data alone", cure="give --env NAME to evaluate in")
+        return inputs["env"], self.limit or inputs.get("limit")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a run's page anew: settings, curves, and what has been measured."""
+
+    path: tyro.conf.Positional[str]
+
+    def run(self) -> None:
+        """Write report.html and print where it is."""
+        look.results.print(str(run_page(RunDirectory.open(self.path))))
+
+
+# ---- helpers -----------------------------------------------------------------------------------------
+
+
+def take_option(words: list[str], option: str, *, default: str) -> tuple[str, list[str]]:
+    """The value of `option` in `words` (as two words or with =), and the words without it."""
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            return words[i + 1], words[:i] + words[i + 2 :]
+        if word.startswith(option + "="):
+            return word.partition("=")[2], words[:i] + words[i + 1 :]
+    return default, words
+
+
+def _trainable(system: System) -> Any:
+    module = system.load()
+    if ENTRY[system.kind] != "train":
+        raise PolicysmithError(
+            f"'{system.name}' is a {system.kind}: it has `{ENTRY[system.kind]}` and nothing to train"
+        )
+    return module
+
+
+def _parse(system: System, preset: Any, words: list[str]) -> Any:
+    flat = tyro.conf.OmitArgPrefixes
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("settings", Annotated[type(preset), flat], field(default=preset)),
+            ("inputs", Annotated[Inputs, flat], field(default=Inputs())),
+            ("keeping", Annotated[Keeping, flat], field(default=Keeping())),
+            ("seed", int, field(default=0)),
+        ],
+        frozen=True,
+    )
+    options.__doc__ = f"{system.title}: {system.summary} --preset paper|bench|tiny sets the defaults below."
+    return tyro.cli(options, args=words, prog=f"policysmith run {system.name}", config=(flat,))
+
+
+def _drive(directory: RunDirectory, progress: Iterator[Progress], keeping: Keeping, label: str) -> None:
+    recording = directory.record(
+        progress,
+        checkpoint_every=keeping.checkpoint_every,
+        keep=keeping.keep,
+        tensorboard=keeping.tensorboard,
+    )
+    try:
+        for _ in look.training_bar(recording, label=label):
+            pass
+    except KeyboardInterrupt:
+        look.notices.print(f"stopped; `policysmith resume {directory.path}` goes on from here")
+        raise
+    page = run_page(directory)
+    look.results.print(f"policy: {directory.path / 'policy'}\nreport: {page}")

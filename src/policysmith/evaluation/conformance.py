@@ -1,0 +1,111 @@
+"""The test that every system passes, ours and anybody's, in at most five seconds.
+
+    from policysmith.evaluation.conformance import check_system
+    def test_my_system(tmp_path):
+        check_system("my-system", tmp_path)
+
+A system that trains takes three steps at its `tiny` preset, is written to disk, read back in a fresh run and
+must go on to the same numbers, bit for bit; its policy is saved, loaded and must play the same episodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from policysmith.common.catalogue import ENTRY, find_system
+from policysmith.common.config import config_from_json, config_to_json
+from policysmith.common.saving import load_tree, save_tree
+from policysmith.evaluation.rollouts import roll_out
+from policysmith.experience.demonstrations import Demonstrations
+from policysmith.experience.episodes import Episodes
+from policysmith.policies.protocol import Policy, load_policy
+from policysmith.training.loop import Progress
+from policysmith.worlds import registry
+
+ENVIRONMENT = "point-reach"
+"""The small world in which systems that act are tried."""
+
+
+def check_system(name: str, folder: Path) -> None:
+    """Raise `AssertionError` saying what the system called `name` does not keep; writes into `folder`."""
+    system = find_system(name)
+    module = system.load()
+    entry = ENTRY[system.kind]
+    assert callable(getattr(module, entry, None)), f"a {system.kind} has a public function `{entry}`"
+    assert (module.__doc__ or "").strip(), "a system's module opens with what it is and where it is from"
+    check_presets(module)
+    if entry == "train":
+        check_training(module, standard_inputs(system.takes), folder)
+
+
+def check_presets(module: ModuleType) -> None:
+    """The settings are frozen dataclasses, survive JSON, and come as `paper` and `tiny` at least."""
+    presets = getattr(module, "PRESETS", {})
+    assert {"paper", "tiny"} <= set(presets), (
+        "PRESETS holds `paper` (the defaults) and `tiny` (a test's size)"
+    )
+    for name, settings in presets.items():
+        assert dataclasses.is_dataclass(settings), f"preset '{name}' is a dataclass"
+        assert type(settings).__dataclass_params__.frozen, f"preset '{name}' is frozen"  # type: ignore[attr-defined]
+        again = config_from_json(type(settings), config_to_json(settings))
+        assert again == settings, f"preset '{name}' comes back from JSON as it was"
+    assert presets["paper"] == type(presets["paper"])(), "`paper` is what the settings default to"
+
+
+def check_training(module: Any, inputs: tuple[Any, ...], folder: Path) -> None:
+    """Three steps, to disk and back, the same numbers; the policy saved, loaded, the same episodes."""
+    settings = module.PRESETS["tiny"]
+    assert settings.steps >= 6, "the `tiny` preset takes six steps or more"
+    whole = module.train(*inputs, config=settings, seed=1)
+    third = list(itertools.islice(whole, 3))[-1]
+    save_tree(folder / "state.safetensors", third.state.state_dict())
+    uninterrupted = list(whole)
+    saved = load_tree(folder / "state.safetensors")
+    resumed = list(module.train(*inputs, config=settings, seed=1, state=saved))
+    assert _numbers(resumed) == _numbers(uninterrupted), "a resumed run goes on to the same metrics"
+    assert resumed[-1].step == resumed[-1].total == settings.steps, "a run takes the steps it is set"
+    differing = _differences(resumed[-1].state.state_dict(), uninterrupted[-1].state.state_dict())
+    assert not differing, f"a resumed run ends in the same state; not the same: {differing[:3]}"
+
+    policy = resumed[-1].state.policy()
+    policy.save_pretrained(folder / "policy")
+    assert _plays(policy) == _plays(load_policy(folder / "policy")), "a saved policy plays the same episodes"
+
+
+def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:
+    """Small inputs for a system by what it takes; `AssertionError` for a combination not yet provided for."""
+    if "episodes" in takes and set(takes) <= {"environment", "episodes"}:
+        recorded = Demonstrations(ENVIRONMENT, episodes=6, action_noise=0.1).record()
+        return (Episodes.from_arrays(recorded),)
+    raise AssertionError(f"no standard inputs for a system that takes {', '.join(takes)}")
+
+
+def _plays(policy: Policy) -> list[Any]:
+    rollouts = roll_out(policy, lambda: registry.make(ENVIRONMENT), seeds=[0, 1], seed=0, limit=10)
+    assert np.isfinite(rollouts.returns).all(), "returns are finite"
+    return [*rollouts.returns.tolist(), *rollouts.lengths.tolist(), *rollouts.network_calls.tolist()]
+
+
+def _numbers(progress: list[Progress]) -> list[tuple[int, dict[str, float]]]:
+    return [(now.step, now.metrics) for now in progress]
+
+
+def _differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """The places where two trees differ."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [place]
+    if isinstance(a, Mapping):
+        return [d for key in a for d in _differences(a[key], b[key], f"{place}.{key}")]
+    if isinstance(a, list | tuple):
+        return [
+            d for i, pair in enumerate(zip(a, b, strict=True)) for d in _differences(*pair, f"{place}.{i}")
+        ]
+    return [] if a == b else [place]

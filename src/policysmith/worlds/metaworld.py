@@ -1,0 +1,206 @@
+"""Meta-World's tabletop tasks as ordinary Gymnasium environments whose episodes a seed determines.
+
+The package draws where the objects and the goal stand (its "random vector") from a global generator, fixes it
+outside `reset`, and carries traces of earlier episodes over. Here `reset(seed=s)` draws the vector from `s`
+alone, by the task's own rules (its box, its rejections), and starts from a model and a state without history:
+the same seed gives the same episode to the last bit, in any instance and after any other episodes. The first
+observation is the one that the package itself gives for that vector.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+
+from policysmith.common.errors import SettingError, UnknownNameError
+from policysmith.common.extras import require
+from policysmith.worlds.point import check_action
+from policysmith.worlds.rendering import OffscreenRenderer, camera_index, configure
+
+NOW = 18
+"""Width of one moment's observation; the previous moment's follows, then the goal's three numbers."""
+
+
+def task_names() -> list[str]:
+    """The names of all tasks, "assembly-v3" and so on."""
+    return sorted(require("metaworld.env_dict", extra="metaworld").ALL_V3_ENVIRONMENTS)
+
+
+class MetaWorldTask(gymnasium.Env):
+    """One Meta-World v3 task.
+
+    `task` is its name ("drawer-open-v3"). Observation: float32 [39], this moment's hand, gripper and objects
+    (18), the previous moment's (18), and the goal (3; zeros where not `goal_visible`). Action: float32 [4] in
+    [-1, 1], the hand's displacement in centimetres and the gripper's effort. Reward: the package's version 2,
+    0 to 10. `info["success"]` is 1.0 where the task is solved at this very step, else 0.0; the protocol
+    counts an episode as solved if any step was.
+
+    Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
+    With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
+    corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked for.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        horizon: int = 500,
+        goal_visible: bool = True,
+        terminate_on_success: bool = False,
+        render_mode: str | None = None,
+        camera: str = "corner2",
+        width: int = 256,
+        height: int = 256,
+        shadows: bool = False,
+    ) -> None:
+        if horizon < 1:
+            raise SettingError(f"a horizon of {horizon} steps", expected="at least 1")
+        self._mujoco = require("mujoco", extra="metaworld")
+        self._simulator = _simulator(task, horizon=horizon, goal_visible=goal_visible)
+        self.task = task
+        self.goal_visible = goal_visible
+        self.terminate_on_success = terminate_on_success
+        self.render_mode = render_mode
+        space = self._simulator.sawyer_observation_space
+        self._low, self._high = space.low, space.high
+        self.observation_space = Box(space.low.astype(np.float32), space.high.astype(np.float32))
+        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self._picture = {"camera": camera, "width": width, "height": height, "shadows": shadows}
+        self._renderer: OffscreenRenderer | None = None
+        self._over = True
+        if render_mode == "rgb_array":
+            camera_index(self._simulator.model, camera)
+            configure()
+        # What the tasks move in the model at a reset, as the file has it.
+        model = self._simulator.model
+        moved = (model.body_pos, model.body_quat, model.site_pos)
+        self._untouched = [(array, array.copy()) for array in moved]
+
+    @property
+    def placement(self) -> np.ndarray:
+        """The episode's random vector: where the task's object (and goal) was put; float64 [3] or [6]."""
+        return np.array(self._simulator._last_rand_vec)
+
+    @property
+    def goal(self) -> np.ndarray:
+        """The episode's goal, visible or not; float64 [3]."""
+        return np.array(self._simulator._target_pos)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Draw a placement (from `seed`, else from the generator of earlier resets) and start there."""
+        super().reset(seed=seed)
+        simulator, mujoco = self._simulator, self._mujoco
+        self._forget()
+        mujoco.mj_resetData(simulator.model, simulator.data)
+        mujoco.mj_forward(simulator.model, simulator.data)
+        simulator.np_random = self.np_random
+        simulator._freeze_rand_vec = False
+        # The task's own code draws the vector and moves the bodies in the model. It would first bring the
+        # hand to its place by 250 simulation steps, which this pass can do without.
+        simulator._reset_hand = self._skip_hand
+        try:
+            simulator.reset_model()
+        finally:
+            del simulator._reset_hand
+        # Frozen, the vector is used again: objects then stand where the model has them from the beginning.
+        simulator._freeze_rand_vec = True
+        mujoco.mj_resetData(simulator.model, simulator.data)
+        observation = np.array(simulator.reset_model(), dtype=np.float64)
+        observation[NOW : 2 * NOW] = observation[:NOW]
+        simulator._prev_obs = observation[:NOW].copy()
+        self._over = False
+        return self._bounded(observation), {"success": 0.0}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+        """Simulate five MuJoCo steps under `action`; every number in `info` is a float."""
+        if self._over:
+            raise ResetNeeded("the episode is over, or none has begun: call reset() before step()")
+        command = check_action(action, size=4)
+        observation, reward, _, truncated, details = self._simulator.step(command)
+        info = {name: float(value) for name, value in details.items()}
+        terminated = self.terminate_on_success and info["success"] > 0
+        self._over = truncated or terminated
+        return self._bounded(observation), float(reward), terminated, bool(truncated and not terminated), info
+
+    def render(self) -> np.ndarray | None:
+        """The scene from the camera, uint8 [height, width, 3]; None without `render_mode="rgb_array"`."""
+        if self.render_mode != "rgb_array":
+            return None
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(self._simulator.model, **self._picture)
+        return self._renderer.render(self._simulator.data)
+
+    def close(self) -> None:
+        """Free the renderer; the environment can still be used, and draws again when asked."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _forget(self) -> None:
+        """Undo what earlier episodes left in the model and in the simulator."""
+        for array, original in self._untouched:
+            array[:] = original
+        self._simulator.curr_path_length = 0
+        self._simulator._did_see_sim_exception = False
+        self._simulator._prev_obs = np.zeros(NOW)
+
+    def _skip_hand(self, steps: int = 0) -> None:
+        self._simulator.init_tcp = self._simulator.tcp_center
+
+    def _bounded(self, observation: np.ndarray) -> np.ndarray:
+        return np.clip(observation, self._low, self._high).astype(np.float32)
+
+
+class MetaWorldExpert:
+    """The package's scripted controller for the task of `env`, acting within the action space.
+
+    Where the goal is hidden from the observation the expert is told it, so that its demonstrations can teach
+    a policy that has to do without.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        policies = require("metaworld.policies", extra="metaworld").ENV_POLICY_MAP
+        self._task: MetaWorldTask = env.unwrapped  # type: ignore[assignment]
+        self._make = policies[self._task.task]
+        self._controller = self._make()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode with a fresh controller; nothing in it is random."""
+        self._controller = self._make()
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The controller's action for the observation [39]: float32 [4] in [-1, 1]."""
+        seen = np.asarray(observation, dtype=np.float64)
+        if not self._task.goal_visible:
+            seen = np.concatenate([seen[:-3], self._task.goal])
+        with warnings.catch_warnings():
+            # The controllers ask for more than the action space holds, on purpose, and warn of it.
+            warnings.simplefilter("ignore")
+            action = self._controller.get_action(seen)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+
+def _simulator(task: str, *, horizon: int, goal_visible: bool) -> Any:
+    """The package's environment of `task`, set up to draw its placement from its own generator."""
+    classes = require("metaworld.env_dict", extra="metaworld").ALL_V3_ENVIRONMENTS
+    if task not in classes:
+        near = difflib.get_close_matches(task, classes, n=4) or sorted(classes)
+        raise UnknownNameError(f"Meta-World has no task '{task}'", expected=", ".join(near))
+    simulator = classes[task]()
+    simulator._set_task_called = True
+    simulator.seeded_rand_vec = True
+    simulator.max_path_length = horizon
+    simulator._partially_observable = not goal_visible
+    # Cached while the goal was hidden; its bounds would clip every goal to zero.
+    simulator.__dict__.pop("sawyer_observation_space", None)
+    return simulator

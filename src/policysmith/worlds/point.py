@@ -1,0 +1,109 @@
+"""The smallest world that is worth learning: a point in the unit square walks to a goal.
+
+Pure NumPy, microseconds a step, fully determined by the reset's seed, with a scripted expert and pictures;
+made for tests and for the examples of the documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from policysmith.common.errors import NotFiniteError, ShapeError
+
+STEP_LENGTH = 0.1
+"""How far an action of 1 moves the point along an axis."""
+SUCCESS_RADIUS = 0.05
+"""The distance from the goal, in the square's units, that counts as there."""
+START_DISTANCE = 0.3
+"""The least distance between start and goal."""
+PICTURE_SIZE = 96
+"""Side of the picture in pixels."""
+
+
+class PointReach(gymnasium.Env):
+    """Walk from a random start to a random goal.
+
+    Observation: position and goal, float32 [4] in [0, 1]. Action: float32 [2] in [-1, 1], times 0.1 per step.
+    Reward: minus the distance to the goal after the step. `info["success"]` is 1.0 within 0.05 of the goal,
+    else 0.0. The episode is terminated at success (unless `terminate_on_success` is False) and truncated
+    after `horizon` steps.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(
+        self, *, horizon: int = 30, terminate_on_success: bool = True, render_mode: str | None = None
+    ) -> None:
+        self.horizon = horizon
+        self.terminate_on_success = terminate_on_success
+        self.render_mode = render_mode
+        self.observation_space = Box(0.0, 1.0, (4,), np.float32)
+        self.action_space = Box(-1.0, 1.0, (2,), np.float32)
+        self._position = np.full(2, 0.5)
+        self._goal = np.full(2, 0.5)
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Draw a start and a goal at least 0.3 apart; the same seed draws the same two."""
+        super().reset(seed=seed)
+        self._steps = 0
+        self._position = self.np_random.random(2)
+        self._goal = self.np_random.random(2)
+        while np.linalg.norm(self._goal - self._position) < START_DISTANCE:
+            self._goal = self.np_random.random(2)
+        return self._observation(), {"success": 0.0}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+        """Move by `action` (clipped to [-1, 1]) times 0.1, staying in the square."""
+        action = check_action(action, size=2)
+        self._position = np.clip(self._position + STEP_LENGTH * np.clip(action, -1.0, 1.0), 0.0, 1.0)
+        self._steps += 1
+        distance = float(np.linalg.norm(self._goal - self._position))
+        success = distance <= SUCCESS_RADIUS
+        terminated = success and self.terminate_on_success
+        truncated = self._steps >= self.horizon and not terminated
+        return self._observation(), -distance, terminated, truncated, {"success": float(success)}
+
+    def render(self) -> np.ndarray | None:
+        """The square from above, y upwards: the goal a green ring, the point blue; uint8 [96, 96, 3]."""
+        if self.render_mode != "rgb_array":
+            return None
+        frame = np.full((PICTURE_SIZE, PICTURE_SIZE, 3), 255, dtype=np.uint8)
+        centres = (np.arange(PICTURE_SIZE) + 0.5) / PICTURE_SIZE
+        x, y = np.meshgrid(centres, centres[::-1])
+        to_goal = np.hypot(x - self._goal[0], y - self._goal[1])
+        to_point = np.hypot(x - self._position[0], y - self._position[1])
+        frame[(to_goal <= SUCCESS_RADIUS) & (to_goal >= SUCCESS_RADIUS / 2)] = (60, 170, 90)
+        frame[to_point <= 0.6 * SUCCESS_RADIUS] = (40, 90, 200)
+        return frame
+
+    def _observation(self) -> np.ndarray:
+        return np.concatenate([self._position, self._goal]).astype(np.float32)
+
+
+class PointExpert:
+    """Walks straight to the goal that the observation shows."""
+
+    def reset(self, seed: int | None = None) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The step that ends nearest to the goal: float32 [2] in [-1, 1]."""
+        position, goal = observation[:2], observation[2:4]
+        return np.clip((goal - position) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
+
+
+def check_action(action: np.ndarray, *, size: int) -> np.ndarray:
+    """`action` as float32 [size]; raises `ShapeError` or `NotFiniteError` where it is not such a vector."""
+    vector = np.asarray(action, dtype=np.float32)
+    if vector.shape != (size,):
+        raise ShapeError(f"an action of shape {list(vector.shape)}", expected=f"[{size}]")
+    if not np.isfinite(vector).all():
+        raise NotFiniteError(f"an action that is not finite: {vector.tolist()}")
+    return vector

@@ -1,0 +1,173 @@
+"""The one way to get an environment, and its scripted expert, by name.
+
+    make("metaworld/drawer-open-v3", horizon=150)             Meta-World, through our adapter
+    make("point-reach")                                       our tiny world, needs nothing installed
+    make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
+    make("my_package:MyEnv-v0", my_option=3)                  the user's own included
+
+A policy always sees one vector where the task has a state: dictionaries of vectors are flattened.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Dict
+from gymnasium.wrappers import FlattenObservation
+
+from policysmith.common.errors import MissingExtraError, SettingError, UnknownNameError
+from policysmith.common.extras import require
+from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
+
+METAWORLD = "metaworld/"
+POINT_REACH = "point-reach"
+EXTRAS = {"gymnasium_robotics": "robotics", "metaworld": "metaworld", "mujoco": "metaworld"}
+"""Which of our extras brings which package."""
+
+
+class Expert(Protocol):
+    """A scripted controller that solves a named world."""
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode; `seed` determines whatever the controller draws."""
+        ...
+
+    def act(self, observation: Any) -> np.ndarray:
+        """The action for one observation, within the action space."""
+        ...
+
+
+def make(name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
+    """The environment called `name`; `kwargs` go to it.
+
+    `render_mode="rgb_array"` makes `render()` return pictures, without a display. Raises `UnknownNameError`
+    with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
+    environment does not have, and `CapabilityError` where pictures were asked for and cannot be drawn.
+    """
+    env = _make(name, render_mode=render_mode, **kwargs)
+    if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
+        configure()
+        env = OwnContext(env)
+    return FlattenObservation(env) if _holds_vectors(env.observation_space) else env
+
+
+def expert(name: str, env: gymnasium.Env) -> Expert | None:
+    """The scripted expert of the world `name`, acting on observations of `env`; None where there is none."""
+    identity = name.split(":")[-1]
+    if name == POINT_REACH:
+        from policysmith.worlds.point import PointExpert
+
+        return PointExpert()
+    if name.startswith(METAWORLD):
+        from policysmith.worlds.metaworld import MetaWorldExpert
+
+        return MetaWorldExpert(env)
+    if identity.startswith("PointMaze_"):
+        from policysmith.worlds.pointmaze import PointMazeExpert
+
+        return PointMazeExpert(env)
+    return None
+
+
+def known_names() -> list[str]:
+    """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
+    names = [POINT_REACH]
+    if importlib.util.find_spec("metaworld") is not None:
+        from policysmith.worlds.metaworld import task_names
+
+        names += [METAWORLD + task for task in task_names()]
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        # Its names enter Gymnasium's registry when it is imported.
+        importlib.import_module("gymnasium_robotics")
+    return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
+
+
+def _full_name(spec: EnvSpec) -> str:
+    """The name that also works in a fresh process: with the package, unless that is Gymnasium itself."""
+    entry = spec.entry_point
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "gymnasium")
+    package = module.split(".")[0].split(":")[0]
+    return spec.id if package == "gymnasium" else f"{package}:{spec.id}"
+
+
+def _make(name: str, **kwargs: Any) -> gymnasium.Env:
+    spec: str | EnvSpec = name
+    if name == POINT_REACH:
+        spec = EnvSpec(name, entry_point="policysmith.worlds.point:PointReach", disable_env_checker=True)
+    elif name.startswith(METAWORLD):
+        _check_metaworld(name)
+        spec = EnvSpec(
+            name,
+            entry_point="policysmith.worlds.metaworld:MetaWorldTask",
+            kwargs={"task": name.removeprefix(METAWORLD)},
+            disable_env_checker=True,
+        )
+    elif ":" in name:
+        _check_package(name)
+    try:
+        return gymnasium.make(spec, **kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        advice = " ".join(map(str, error.args))
+        raise MissingExtraError(f"'{name}' needs a package that is not installed", cure=advice) from error
+    except gymnasium.error.Error as error:
+        if isinstance(error, gymnasium.error.UnregisteredEnv) or "Malformed environment ID" in str(error):
+            raise _unknown(name) from error
+        raise
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise SettingError(f"'{name}' does not know an option it was given", where=str(error)) from error
+
+
+def _check_metaworld(name: str) -> None:
+    """Before Gymnasium sees the name, whose rules for a name's form ours may break."""
+    require("metaworld", extra="metaworld")
+    from policysmith.worlds.metaworld import task_names
+
+    if name.removeprefix(METAWORLD) not in task_names():
+        raise _unknown(name)
+
+
+def _check_package(name: str) -> None:
+    """Import the package before the colon, whose names enter Gymnasium's registry by that."""
+    package = name.split(":")[0]
+    extra = EXTRAS.get(package.split(".")[0])
+    if extra is not None:
+        require(package, extra=extra)
+        return
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != package.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"the package '{package}' of the environment '{name}' cannot be imported",
+            cure=f"install it, or run where Python finds '{package}'",
+        ) from error
+
+
+def _unknown(name: str) -> UnknownNameError:
+    names = known_names()
+    # Compared without package and namespace as well, since that is the part people leave out.
+    short = {candidate.split(":")[-1].split("/")[-1]: candidate for candidate in names}
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+    bare = name.split(":")[-1].split("/")[-1]
+    near += [short[match] for match in difflib.get_close_matches(bare, short, n=3, cutoff=0.7)]
+    return UnknownNameError(
+        f"no environment is called '{name}'",
+        expected=", ".join(dict.fromkeys(near)) or "point-reach, metaworld/<task>-v3, or a Gymnasium name",
+        cure="an environment of your own is named as 'package:Name-v0', its package being importable",
+    )
+
+
+def _holds_vectors(space: gymnasium.Space) -> bool:
+    """Whether `space` is a dictionary of vectors only; pictures in it are left as they are."""
+    return isinstance(space, Dict) and all(
+        isinstance(entry, Box) and len(entry.shape) <= 1 for entry in space.spaces.values()
+    )
