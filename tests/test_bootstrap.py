@@ -139,7 +139,7 @@ def test_fresh_machine_gets_a_venv_the_lock_and_the_library(machine: Machine) ->
     assert done.returncode == 0, done.stderr
     assert machine.log == [
         "venv with python3",
-        f"pip install -r {machine.venv.parent}/requirements.lock",
+        f"pip install -q -r {machine.venv.parent}/requirements.lock",
         "pip install -q --no-deps --no-build-isolation -e .",
     ]
 
@@ -158,7 +158,7 @@ def test_demo_installs_no_test_tools_and_dev_adds_them(machine: Machine) -> None
     machine.bootstrap("demo")
     assert not any("requirements-dev.lock" in line for line in machine.log)
     machine.bootstrap("dev")
-    assert f"pip install -r {machine.venv.parent}/requirements-dev.lock" in machine.log
+    assert f"pip install -q -r {machine.venv.parent}/requirements-dev.lock" in machine.log
     assert machine.log.count("venv with python3") == 1
 
 
@@ -325,7 +325,7 @@ def test_a_venv_of_somebody_else_is_used_or_left_alone_but_never_emptied(machine
 def test_a_chosen_torch_replaces_the_pin_and_is_remembered(machine: Machine) -> None:
     machine.bootstrap("demo", TORCH="torch==9.9.9", TORCH_INDEX_URL="https://example.org/builds")
     assert machine.log[1] == "pip install --index-url https://example.org/builds torch==9.9.9"
-    assert machine.log[2] == f"pip install -r {machine.venv}/requirements.lock"
+    assert machine.log[2] == f"pip install -q -r {machine.venv}/requirements.lock"
     lock = (machine.venv / "requirements.lock").read_text()
     assert re.findall(r"^torch==.*$", lock, re.MULTILINE) == ["torch==9.9.9+chosen"]
     before = machine.log

@@ -172,7 +172,7 @@ def test_gradients_reach_the_chosen_noise_and_the_weights():
     noise = (0.1 * normal(5, HORIZON, 2, seed=1)).requires_grad_()
     policy.from_noise(OBSERVATION, noise).sum().backward()
     assert bool(noise.grad.any())
-    assert bool(policy.model.network.sequence_input.weight.grad.any())
+    assert bool(policy.model.network.input.weight.grad.any())
 
 
 def test_noise_fixes_no_action_while_the_sampler_adds_its_own():

@@ -145,7 +145,7 @@ def test_each_chunk_gets_all_levels_whatever_the_rounding(observed, acted, chunk
         counts.append(len(told))
         assert calls == [len(told)] * 2
         assert len(told) in (levels // chunks, -(-levels // chunks))
-        assert all(0 <= int(level.min()) and int(level.max()) < levels for level in told)
+        assert all(int(level.min()) >= 0 and int(level.max()) < levels for level in told)
         level = state["level"][0]
         now = observed - 1
         assert bool((level.diff() >= 0).all())
@@ -415,9 +415,14 @@ def test_acting_leaves_the_callers_state_and_global_randomness_alone(start):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"sampling_steps": 10}, {"buffer_start": "constant", "position": (2, 0)}, {"buffer_start": "denoise"},
-     {"noise_past": False}],
-)  # fmt: skip
+    [
+        {},
+        {"sampling_steps": 10},
+        {"buffer_start": "constant", "position": (2, 0)},
+        {"buffer_start": "denoise"},
+        {"noise_past": False},
+    ],
+)
 def test_a_saved_policy_acts_the_same(options, tmp_path):
     policy, observation = learnt(**options), normal(3, 2, 3)
     policy.save_pretrained(tmp_path)

@@ -183,7 +183,7 @@ def test_a_saved_policy_acts_the_same(changes, tmp_path):
         states = [ours[1], theirs[1]]
         assert torch.equal(ours[0], theirs[0])
     for name in ("buffer_start", "noise_past", "position"):
-        assert getattr(loaded, name) == getattr(policy, name)
+        assert getattr(loaded, name) == getattr(policy, name) == getattr(replace(TINY, **changes), name)
 
 
 # ---- bad input ---------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def assert_close(one, other, tolerance):
 
 
 def test_one_step_by_hand():
-    """y = w x with w = 2, x = 1 and 3, targets 0: loss (4 + 36) / 2, slope (4 + 36) / 2, w' = 2 - 0.1 * 20."""
+    """y = w x, w = 2, x = 1 and 3, targets 0: loss (4 + 36) / 2, slope (4 + 36) / 2, then 2 - 0.1 * 20."""
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 2.0)
     learner = made(module, lambda module, batch: (module(batch["x"])[:, 0].square(), {}))
@@ -66,7 +66,7 @@ def test_one_step_by_hand():
     assert learner.steps == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(count=st.integers(1, 17), cut=st.integers(1, 20), weighted=st.booleans(), clip=st.booleans())
 def test_micro_batches_do_not_change_the_step(count, cut, weighted, clip):
     weight = {"weight": torch.arange(1.0, count + 1) / sum(range(1, count + 1))} if weighted else {}
@@ -116,7 +116,6 @@ def test_a_row_of_no_weight_counts_for_nothing():
 def test_equal_weights_are_the_default():
     assert row_weight(rows(8)).tolist() == [1 / 8] * 8
     given_weight = torch.tensor([0.9, 0.1])
-    assert row_weight(rows(2, weight=given_weight)) is not None
     assert torch.equal(row_weight(rows(2, weight=given_weight)), given_weight)
 
 
@@ -215,7 +214,9 @@ def test_the_functional_gradient_is_that_of_backward(weighted):
 def test_the_functional_loss_uses_the_parameters_it_is_given_and_changes_nothing():
     learner, other = made(network(0)), made(network(1), rate=0.0)
     before = weights(learner)
-    assert float(learner.functional_loss(weights(other), rows(5))) == pytest.approx(other.step(rows(5))["loss"])
+    assert float(learner.functional_loss(weights(other), rows(5))) == pytest.approx(
+        other.step(rows(5))["loss"]
+    )
     assert_close(weights(learner), before, 0)
     assert all(parameter.grad is None for parameter in learner.module.parameters())
 
@@ -315,11 +316,11 @@ def test_an_input_is_blamed_before_the_gradients_that_it_spoils():
 
 def test_a_loss_that_overflows_by_itself_is_said_to():
     def loss(module, batch):
-        return (module(batch["x"]).sum(-1).abs() + 1e38) * 1e30, {}
+        error, _ = squared_error(module, batch)
+        return error + 1e30 * torch.full_like(error, 1e38), {}
 
-    learner = made(loss=lambda module, batch: (loss(module, batch)[0].detach() + squared_error(module, batch)[0], {}))
     with pytest.raises(NotFiniteError, match="the loss itself overflowed"):
-        learner.step(rows(3))
+        made(loss=loss).step(rows(3))
 
 
 def test_a_good_batch_after_a_bad_one_steps_as_if_nothing_had_been():

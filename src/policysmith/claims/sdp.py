@@ -25,7 +25,7 @@ from policysmith.policies.diffusion import DiffusionPolicy
 from policysmith.systems import diffusion_policy, sdp
 
 TASKS = (DRAWER_OPEN, PUSH)
-BUDGET: dict[str, Any] = {"steps": 1500, "batch_size": 128}
+BUDGET: dict[str, Any] = {"steps": 2000, "batch_size": 128}
 MARGIN = 0.10
 """Success may be this much lower than Diffusion Policy's and still count as preserved."""
 MOST_CALLS = {4: 0.40, 1: 0.10}

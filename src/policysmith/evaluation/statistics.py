@@ -129,8 +129,8 @@ def success_interval(successes: ArrayLike, *, level: float = 0.95) -> Interval:
     n / (n + z^2)), so that no interval has width zero, at 0 % and 100 % neither. One run gives the first
     interval alone, which speaks of that trained policy and not of another run.
 
-    In simulation (50 episodes; 2, 3, 5 and 10 runs that differ or not) it covers at least 92 % at
-    level 0.95; a two-level bootstrap covers 82 % at two and 85 % at three runs that differ.
+    In simulation at level 0.95 (50 episodes; 2, 3, 5 and 10 runs, differing or not) it covers 94 to 99 %;
+    a two-level bootstrap covers 82 to 87 % at two and 86 to 91 % at three runs that differ.
     Source: Wilson 1927; Korn and Graubard 1998 for the effective number.
     """
     values = _array(successes, axes="run episode")

@@ -25,8 +25,7 @@ def mish(x: Tensor) -> Tensor:
         return F.mish(x)
     if not torch.is_grad_enabled():
         n = _exponential(x)[1]
-        y = x * n
-        return y.div_(n.add_(2))
+        return n.div_(n + 2).mul_(x)
     return _Mish.apply(x)[0]  # type: ignore[index]
 
 

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError
 
-SMALL_BATCH = 8
-"""Below this many sequences reading the weights is the cost, and the direct sum reads them once."""
+_PASS = 48
+"""To bring one weight into the frequency domain and use it takes as long as so many multiplications in a
+matrix product (measured on CPUs, for widths from 64 to 1024)."""
 
 
 class _TimeConvolution(nn.Module):
@@ -60,17 +61,13 @@ class Convolution(_TimeConvolution):
         matrices = frequency_matrices(length, kernel)
         for name, matrix in zip(("analysis", "kernel_analysis", "synthesis"), matrices, strict=True):
             self.register_buffer(name, matrix.float(), persistent=False)
-        products = len(matrices[0])
-        direct = kernel * length * before * after
-        # Changing to frequencies and back costs about twice its count, the matrices being so narrow.
-        indirect = products * before * after + 2 * products * length * (before + after)
-        self.indirect_pays = indirect < direct
+        self.frequency_batch = _batch_from_which_frequencies_pay(
+            before, after, kernel, length, len(matrices[0])
+        )
 
     def forward(self, x: Float[Tensor, "batch time before"]) -> Float[Tensor, "batch time after"]:
         """Convolve over time."""
-        if self.indirect_pays and len(x) >= SMALL_BATCH:
-            return self._by_frequency(x)
-        return self._direct(x)
+        return self._by_frequency(x) if len(x) >= self.frequency_batch else self._direct(x)
 
     def _direct(self, x: Tensor) -> Tensor:
         batch, time, channel = x.shape
@@ -124,6 +121,16 @@ class Doubling(_TimeConvolution):
         first, second = rows.view(batch, time, 2, 2 * channel).unbind(2)
         pairs = F.pad(first, (0, 0, 0, 1)) + F.pad(second, (0, 0, 1, 0))
         return pairs.view(batch, 2 * time + 2, channel)[:, 1:-1] + self.bias
+
+
+def _batch_from_which_frequencies_pay(
+    before: int, after: int, kernel: int, length: int, products: int
+) -> float:
+    """By counting multiplications; infinite where they never pay, as for a few positions or channels."""
+    direct = kernel * length * before * after
+    # To frequencies and back costs about twice its count, the matrices being so narrow.
+    indirect = products * before * after + 2 * products * length * (before + after)
+    return _PASS * products * before * after / (direct - indirect) if direct > indirect else math.inf
 
 
 def frequency_matrices(length: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:

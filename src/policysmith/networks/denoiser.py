@@ -63,7 +63,7 @@ class Denoiser(nn.Module, ABC):
         return lambda noisy, level: self(noisy, level, condition)
 
     def check(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        """The level as [batch] or [batch, horizon], whichever this network takes; `ShapeError` for bad shapes."""
+        """The level as the network takes it, [batch] or [batch, horizon]; `ShapeError` where sizes differ."""
         batch = noisy.shape[0]
         if noisy.shape[1:] != (self.horizon, self.action_size):
             raise ShapeError(

@@ -1,4 +1,4 @@
-"""Averaged weights: theta_avg <- decay theta_avg + (1 - decay) theta, what diffusion policies are evaluated with.
+"""Averaged weights, average <- decay average + (1 - decay) weights: what diffusion policies are judged by.
 
 The decay is a function of the number of updates so far, because early weights are worth forgetting:
 `power_decay` is Diffusion Policy's, `warm_decay` BESO's; a constant is `lambda update: 0.995`.
@@ -40,7 +40,7 @@ class ExponentialAverage:
         self.updates = 0
         self._module = module
         self._parameters = {name: value.detach().clone() for name, value in module.named_parameters()}
-        self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
+        self._buffers = {name: value.detach().clone() for name, value in _saved_buffers(module).items()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -49,13 +49,13 @@ class ExponentialAverage:
         self.updates += 1
         present = [value.detach() for value in self._module.parameters()]
         torch._foreach_lerp_(list(self._parameters.values()), present, 1 - keep)
-        for name, value in self._module.named_buffers():
+        for name, value in _saved_buffers(self._module).items():
             self._buffers[name].copy_(value)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         """Write the averaged parameters and the buffers into `module`; `ShapeError` where it is another."""
-        targets = dict(module.named_parameters()) | dict(module.named_buffers())
+        targets = dict(module.named_parameters()) | _saved_buffers(module)
         _copy(self._averages, targets, what="the module")
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,6 +71,12 @@ class ExponentialAverage:
     @property
     def _averages(self) -> dict[str, Tensor]:
         return self._parameters | self._buffers
+
+
+def _saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that carry state; those left out of checkpoints follow from the module's arguments."""
+    saved = module.state_dict(keep_vars=True)
+    return {name: value for name, value in module.named_buffers() if name in saved}
 
 
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, what: str) -> None:

@@ -6,26 +6,31 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError
 
 
-def check_embedding_size(size: int) -> None:
-    """Raise `SettingError` unless `sinusoidal_embedding` can make vectors of this size."""
-    if size < 4 or size % 2:
-        raise SettingError(
-            f"a sinusoidal embedding of size {size} was asked for", expected="an even size of at least 4"
-        )
+class SinusoidalEmbedding(nn.Module):
+    """Sines then cosines of a value at size/2 frequencies from 1 down to 1/10000; nothing is learnt.
 
-
-def sinusoidal_embedding(value: Tensor, size: int) -> Float[Tensor, "*shape size"]:
-    """Sines then cosines of `value` at size/2 frequencies from 1 down to 1/10000.
-
-    `value` is an integer or float tensor of any shape. With half = size/2, frequency i is
-    exp(-ln(10000) i / (half - 1)), as Diffusion Policy has it; the size is even and at least 4.
+    With half = size/2, frequency i is exp(-ln(10000) i / (half - 1)), as Diffusion Policy has it.
+    `SettingError` unless the size is even and at least 4.
     """
-    half = size // 2
-    index = torch.arange(half, device=value.device, dtype=torch.float32)
-    angle = value.unsqueeze(-1) * torch.exp(index * (-math.log(10_000) / (half - 1)))
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    frequencies: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < 4 or size % 2:
+            raise SettingError(
+                f"a sinusoidal embedding of size {size} was asked for", expected="an even size of at least 4"
+            )
+        index = torch.arange(size // 2)
+        frequencies = torch.exp(index * (-math.log(10_000) / (size // 2 - 1)))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, value: Tensor) -> Float[Tensor, "*shape size"]:
+        """Embed values (integer or float) of any shape."""
+        angle = value.unsqueeze(-1) * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError
 from policysmith.common.saving import saveable
 from policysmith.networks.denoiser import BoundDenoiser, Denoiser
-from policysmith.networks.embeddings import check_embedding_size, sinusoidal_embedding
+from policysmith.networks.embeddings import SinusoidalEmbedding
 
 
 def mlp(
@@ -30,7 +32,7 @@ def mlp(
             f"an MLP was given the sizes {list(sizes)}", expected="input and output size at least"
         )
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for before, after in pairwise(sizes[:-1]):
         layers.append(nn.Linear(before, after))
         if layer_norm:
             layers.append(nn.LayerNorm(after))
@@ -44,7 +46,7 @@ def mlp(
 class ResidualBlock(nn.Module):
     """x + Linear(act(Linear(norm(dropout(x))))), four times as wide inside.
 
-    Source: Hansen-Estruch et al. 2023 (IDQL), appendix on the LN_Resnet.
+    Source: Hansen-Estruch et al. 2023 (IDQL), the LN_Resnet.
     """
 
     def __init__(
@@ -88,12 +90,9 @@ class ResidualMLPDenoiser(Denoiser):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(action_size, horizon, condition_size, level_positions=level_positions)
-        check_embedding_size(level_size)
-        self.level_size = level_size
+        self.level_embedding = SinusoidalEmbedding(level_size)
         self.level_encoder = mlp([level_positions * level_size, 2 * level_size, level_size], nn.Mish)
-        self.sequence_input = nn.Linear(horizon * action_size, width)
-        self.level_input = nn.Linear(level_size, width, bias=False)
-        self.condition_input = nn.Linear(condition_size, width, bias=False)
+        self.input = nn.Linear(horizon * action_size + level_size + condition_size, width)
         self.blocks = nn.Sequential(
             *(ResidualBlock(width, nn.Mish, layer_norm=layer_norm, dropout=dropout) for _ in range(depth))
         )
@@ -107,19 +106,23 @@ class ResidualMLPDenoiser(Denoiser):
     ) -> Float[Tensor, "batch horizon action"]:
         """Predict from a noisy sequence; see `Denoiser.forward`."""
         level = self.check(noisy, level, condition)
-        return self._denoise(noisy, level, self.condition_input(condition))
+        return self._denoise(noisy, level, self._of_condition(condition))
 
     def bind(self, condition: Float[Tensor, "batch condition"]) -> BoundDenoiser:
-        """A function (noisy, level) -> prediction that has taken in the condition already."""
-        taken_in = self.condition_input(condition)
+        """A function (noisy, level) -> prediction that has the condition's share of the first layer ready."""
+        of_condition = self._of_condition(condition)
 
         def denoise(noisy: Tensor, level: Tensor) -> Tensor:
-            return self._denoise(noisy, self.check(noisy, level, condition), taken_in)
+            return self._denoise(noisy, self.check(noisy, level, condition), of_condition)
 
         return denoise
 
-    def _denoise(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        embedded = sinusoidal_embedding(level, self.level_size).flatten(1)
-        # One Linear over the concatenation, written as a sum so that each part can be computed on its own.
-        hidden = self.sequence_input(noisy.flatten(1)) + self.level_input(self.level_encoder(embedded))
-        return self.output(self.blocks(hidden + condition)).view_as(noisy)
+    def _of_condition(self, condition: Tensor) -> Tensor:
+        first = self.input.in_features - self.condition_size
+        return torch.addmm(self.input.bias, condition, self.input.weight[:, first:].t())
+
+    def _denoise(self, noisy: Tensor, level: Tensor, of_condition: Tensor) -> Tensor:
+        embedded = self.level_encoder(self.level_embedding(level).flatten(1))
+        told = torch.cat([noisy.flatten(1), embedded], dim=1)
+        hidden = torch.addmm(of_condition, told, self.input.weight[:, : told.shape[1]].t())
+        return self.output(self.blocks(hidden)).view_as(noisy)

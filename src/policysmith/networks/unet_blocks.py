@@ -15,6 +15,11 @@ from policysmith.networks.activations import mish
 from policysmith.networks.convolutions import Convolution
 
 
+def under_transform() -> bool:
+    """Whether a `torch.func` transform is at work, under which one tensor may stand for many."""
+    return torch._C._are_functorch_transforms_active()
+
+
 class ConvolutionWeights(NamedTuple):
     """What a convolution block has learnt: [kernel * before, after] and three vectors [after]."""
 
@@ -35,15 +40,17 @@ class ConvolutionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, time, before] -> [batch, time, after]."""
-        # [batch, channel, 1, time] over memory in which channels come last: PyTorch has a kernel for that.
-        channels = self.convolution(x).transpose(1, 2).unsqueeze(2)
-        return mish(self.norm(channels).squeeze(2).transpose(1, 2))
+        channels = self.convolution(x).transpose(1, 2)
+        if under_transform():
+            return mish(self.norm(channels).transpose(1, 2))
+        # [batch, channel, 1, time] over memory in which channels come last: PyTorch has a kernel for that,
+        # which `vmap` does not know.
+        return mish(self.norm(channels.unsqueeze(2)).squeeze(2).transpose(1, 2))
 
     def weights(self) -> ConvolutionWeights:
         """The parameters, gathered for a sampling loop (looking one up in a module takes time)."""
-        return ConvolutionWeights(
-            self.convolution.weight, self.convolution.bias, self.norm.weight, self.norm.bias
-        )
+        convolution, norm = self.convolution, self.norm
+        return ConvolutionWeights(convolution.weight, convolution.bias, norm.weight, norm.bias)
 
 
 class ResidualBlock(nn.Module):

@@ -84,7 +84,7 @@ class Workspace:
         self._connect()
 
     def _connect(self) -> None:
-        """Tell every stage where its output goes: to the next one and, on the way down, to its counterpart."""
+        """Tell every stage where its output goes: to the next and, on the way down, to its counterpart."""
         readers = [*(slot.source for slot in self._stages[1:]), self._final.source]
         deepest = len(self._stages) // 2 - 1
         for index, (slot, reader) in enumerate(zip(self._stages, readers, strict=True)):

@@ -44,12 +44,7 @@ class RunDirectory:
         """Start a run in `path`; `FileError` where the folder already holds anything."""
         directory = cls(path)
         directory.check_free()
-        try:
-            save_json(directory.path / "config.json", {"library_version": policysmith.__version__, **config})
-        except OSError as error:
-            raise FileError(
-                f"the folder cannot be made: {error}", where=str(path), cure="choose another name (--out)"
-            ) from error
+        save_json(directory.path / "config.json", {"library_version": policysmith.__version__, **config})
         return directory
 
     def check_free(self) -> None:
@@ -106,6 +101,8 @@ class RunDirectory:
         try:
             saved = load_tree(checkpoints[-1])
         except FileError as error:
+            if error.expected:  # whole, but written by another version
+                raise
             before = checkpoints[-2].name if len(checkpoints) > 1 else "the beginning"
             raise FileError(
                 error.what, where=error.where, cure=f"delete the file: the run then goes on from {before}"
@@ -129,7 +126,12 @@ class RunDirectory:
             return []
         # A last line without its end is one that a kill cut short.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise FileError(
+                f"a line is damaged: {error}", where=str(path), cure="delete that line or the file"
+            ) from error
 
     def _cut_metrics(self, step: int) -> None:
         path = self.path / "metrics.jsonl"

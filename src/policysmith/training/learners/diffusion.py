@@ -70,16 +70,14 @@ class DiffusionSettings:
         for name in ("learning_rate", "weight_decay", "warmup_steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more, and finite")
-        needed, multiple = (
-            self.observation_steps - 1 + self.action_steps,
-            UNet1d.horizon_multiple(self.widths),
-        )
+        multiple = UNet1d.horizon_multiple(self.widths)
+        needed = self.observation_steps - 1 + self.action_steps
         if self.horizon < needed or self.horizon % multiple:
+            smallest = -(-needed // multiple) * multiple
             raise SettingError(
                 f"horizon {self.horizon} does not go with {self.observation_steps} observation steps, "
                 f"{self.action_steps} action steps and a U-Net of {len(self.widths)} widths",
-                expected=f"at least {needed} and a multiple of {multiple}: {-(-needed // multiple) * multiple} "
-                "or more",
+                expected=f"at least {needed} and a multiple of {multiple}: {smallest} or more",
             )
 
 
