@@ -1,7 +1,7 @@
 """Ranking the catalogue for a problem told in plain words.
 
 BM25 over what each entry says, with a rough stemmer. Where the sentence embedder is installed, its ranking
-is mixed in by adding reciprocal ranks (Cormack et al. 2009), so that words that merely mean the same are met too.
+is mixed in by adding reciprocal ranks (Cormack et al. 2009), so that words of like meaning are met too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ MOST = 30
 """How many systems a ranking holds at the most."""
 
 COMMON = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "how", "i", "in", "is", "it", "my", "of", "on", "or", "so", "that", "the", "to", "too", "with"]
+    ["a", "an", "and", "are", "as", "be", "by", "for", "in", "is", "it", "my", "of", "on", "or", "the", "to"]
 )
+"""Words that say nothing about a problem."""
 
 
 def rank(query: str) -> list[tuple[System, float]]:

@@ -149,7 +149,7 @@ class Learner:
 
     def _not_finite(self, batch: TensorDict, metrics: Mapping[str, float]) -> NotFiniteError:
         """Name the first tensor at fault: an input before a weight, a weight before a gradient."""
-        named: dict[str, Tensor] = {f"batch entry '{key}'": value for key, value in batch.items()}
+        named: dict[str, Any] = {f"batch entry '{key}'": value for key, value in batch.items()}
         named |= {f"weight '{name}'": value for name, value in self.module.named_parameters()}
         named |= {
             f"gradient of '{name}'": value.grad
