@@ -88,7 +88,7 @@ def reproduce(
         paper_claim="prediction is sped up by about the number of chunks in the buffer, with the success of "
         "Diffusion Policy preserved and without distillation",
         question="on two simulated arm tasks: success not more than 10 points below Diffusion Policy's at no "
-        "more than 40 % (four actions a chunk) and 10 % (one) of its network calls, time falling in proportion",
+        "more than 40 % (four actions a chunk) and 10 % (one) of its network calls, time in proportion",
         arms=[_arm(results, seeds) for results in over_tasks],
         comparisons=[*_comparisons(4, over_tasks), *_comparisons(1, over_tasks)],
         seeds=seeds,
