@@ -55,7 +55,7 @@ def stepping(system, count, *, episodes=EPISODES, seed=0, state=None, **changes)
 
 
 def learner_and_batch(system, rows=12):
-    """A learner in the middle of a run, and a corrupted batch for it."""
+    """A learner in the middle of a run, and a corrupted batch for it, both in double precision."""
     state = taken(system, 3)[-1].state
     model = state.learners["policy"].module.model
     rng = torch.Generator().manual_seed(1)
@@ -64,7 +64,10 @@ def learner_and_batch(system, rows=12):
         level = constant_levels(6, 8)(rows, rng)
     windows = state.sources["windows"]
     batch = model.corrupt(windows.gather(torch.arange(rows) % len(windows)), level, rng=rng)
-    return state.learners["policy"], batch
+    learner = state.learners["policy"]
+    module = learner.module.double()
+    plain = Learner(module, noise_prediction_loss, optimizer=torch.optim.SGD(module.parameters(), lr=0.1))
+    return plain, batch.apply(lambda value: value.double() if value.is_floating_point() else value)
 
 
 def parameters_of(learner):
@@ -133,7 +136,7 @@ def test_the_functional_gradient_is_that_of_backward(system):
     gradient, value = torch.func.grad_and_value(learner.functional_loss)(parameters, batch)
     assert float(value) == pytest.approx(learner.step(batch)["loss"], rel=1e-5)
     for name, parameter in learner.module.named_parameters():
-        torch.testing.assert_close(gradient[name], parameter.grad, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(gradient[name], parameter.grad, atol=1e-9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -142,7 +145,7 @@ def test_a_population_of_networks_is_evaluated_at_once(system):
     rng = torch.Generator().manual_seed(2)
     members = [
         {
-            name: value + 0.05 * torch.randn(value.shape, generator=rng)
+            name: value + 0.05 * torch.randn(value.shape, generator=rng, dtype=value.dtype)
             for name, value in parameters_of(learner).items()
         }
         for _ in range(3)
@@ -152,9 +155,9 @@ def test_a_population_of_networks_is_evaluated_at_once(system):
     gradients, values = torch.func.vmap(both, in_dims=(0, None))(population, batch)
     for i, member in enumerate(members):
         gradient, value = both(member, batch)
-        torch.testing.assert_close(values[i], value, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(values[i], value, atol=1e-9, rtol=1e-6)
         for name, part in gradient.items():
-            torch.testing.assert_close(gradients[name][i], part, atol=1e-5, rtol=1e-3)
+            torch.testing.assert_close(gradients[name][i], part, atol=1e-9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -173,7 +176,8 @@ def test_training_lowers_the_loss_on_the_same_noise():
         EPISODES, config=replace(sdp.PRESETS["tiny"], steps=80, warmup_steps=0, learning_rate=5e-3)
     )
     state = list(run)[-1].state
-    after = float(learner.functional_loss(parameters_of(state.learners["policy"]), batch).detach())
+    trained = {name: value.double() for name, value in parameters_of(state.learners["policy"]).items()}
+    after = float(learner.functional_loss(trained, batch).detach())
     assert after < 0.8 * before
 
 
@@ -222,9 +226,10 @@ def test_the_model_fits_the_data(per_position):
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing():
+    config = replace(sdp.PRESETS["tiny"], warmup_steps=2, learning_rate=0.5)
     rates = [
         now.state.learners["policy"].optimizer.param_groups[0]["lr"]
-        for now in stepping(sdp, 6, warmup_steps=2, learning_rate=0.5)
+        for now in sdp.train(EPISODES, config=config)
     ]
     assert rates == pytest.approx([0, 0.25, 0.5, *(0.25 * (1 + np.cos(np.pi * np.arange(1, 4) / 4)))])
 

@@ -64,24 +64,19 @@ class DiffusionSettings:
     average_maximum: float = 0.9999
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "observation_steps", "action_steps", "noise_levels", "steps", "batch_size"):
+        counts = ("horizon", "observation_steps", "action_steps", "noise_levels", "steps", "batch_size")
+        for name in (*counts, "kernel", "groups", "level_size"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+        for name in ("learning_rate", "weight_decay", "warmup_steps", "average_power"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more, and finite")
-        for name in ("kernel", "groups", "level_size"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
-        if not self.widths or min(self.widths) < 1:
-            raise SettingError(f"widths is {self.widths}", expected="one or more, each at least 1")
         if not all(0 <= beta < 1 for beta in self.adam_betas):
-            raise SettingError(f"adam_betas is {self.adam_betas}", expected="each from 0 to below 1")
-        if self.average_power < 0 or not 0 <= self.average_maximum < 1:
-            raise SettingError(
-                f"average_power is {self.average_power} and average_maximum {self.average_maximum}",
-                expected="a power of 0 or more and a maximum from 0 to below 1",
-            )
+            raise SettingError(f"adam_betas are {self.adam_betas}", expected="0 or more, and less than 1")
+        if not 0 <= self.average_maximum <= 1:
+            raise SettingError(f"average_maximum is {self.average_maximum}", expected="0 to 1")
+        if not self.widths or min(self.widths) < 1:
+            raise SettingError(f"widths are {self.widths}", expected="at least one, and each at least 1")
         multiple = UNet1d.horizon_multiple(self.widths)
         needed = self.observation_steps - 1 + self.action_steps
         if self.horizon < needed or self.horizon % multiple:
