@@ -15,8 +15,8 @@ PATHS = st.lists(st.one_of(st.text("abcdefg-", min_size=1), st.integers(0, 10**6
 
 
 def test_a_seed_is_the_same_on_every_machine():
-    # The first eight bytes of SHA-256 of "7/evaluation/3", least significant first, modulo 2^31.
-    digest = bytes.fromhex("975d2156f2a3acc8")
+    # The first eight bytes of SHA-256 of '[7, "evaluation", 3]', least significant first, modulo 2^31.
+    digest = bytes.fromhex("34e420b6f682981f")
     assert derive(7, "evaluation", 3) == int.from_bytes(digest, "little") % 2**31
 
 
@@ -28,7 +28,22 @@ def test_a_seed_fits_a_signed_32_bit_integer(seed, path):
 
 
 def test_parts_of_a_run_have_seeds_of_their_own():
-    paths = [(), ("a",), ("b",), ("a", 0), ("a", 1), ("a", 11), ("a", 1, 1), (0,), ("", "a"), ("a", "")]
+    paths = [
+        (),
+        ("a/b",),
+        ("a", "b"),
+        ("2",),
+        (2,),
+        ("a",),
+        ("b",),
+        ("a", 0),
+        ("a", 1),
+        ("a", 11),
+        ("a", 1, 1),
+        (0,),
+        ("", "a"),
+        ("a", ""),
+    ]
     seeds = {derive(seed, *path) for seed in (0, 1, 10, -1) for path in paths}
     assert len(seeds) == 4 * len(paths)
     assert len({derive(0, "episode", number) for number in range(2000)}) == 2000

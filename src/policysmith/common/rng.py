@@ -8,6 +8,7 @@ one part does not move another.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,8 @@ def derive(seed: int, *path: str | int) -> int:
 
     Below 2^31 because some simulators take no more than a signed 32-bit seed.
     """
-    text = "/".join([str(int(seed)), *map(str, path)])
+    # As JSON, in which ("a", "b") and ("a/b",), or 2 and "2", are not the same.
+    text = json.dumps([int(seed), *(part if isinstance(part, str) else int(part) for part in path)])
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "little") % 2**31
 
