@@ -84,7 +84,7 @@ class Demo:
 
     env: str = "metaworld/drawer-open-v3"
     """task"""
-    steps: int = 1500
+    steps: int = 1000
     """optimiser steps for each policy"""
     out: str = "runs/demo"
     """folder of the report"""

@@ -225,6 +225,30 @@ def test_the_model_fits_the_data(per_position):
     assert not any("normalizer" in name for name, _ in model.named_parameters())
 
 
+def test_every_step_draws_its_noise_and_levels_anew_from_their_own_stream():
+    progress = sdp.train(EPISODES, config=replace(sdp.PRESETS["tiny"], steps=80))
+    state = next(progress).state
+    learner, batches = state.learners["policy"], []
+
+    def watched(module, batch):
+        batches.append(batch.clone())
+        return noise_prediction_loss(module, batch)
+
+    learner.loss = watched
+    stream = torch.Generator()
+    stream.set_state(state.generators["noise"].get_state())
+    list(progress)
+    regime = sdp.level_regime(sdp.PRESETS["tiny"])
+    for batch in batches:
+        assert torch.equal(batch["noise_level"], regime(8, stream))
+        assert torch.equal(batch["noise"], torch.randn(8, 8, 2, generator=stream))
+    noise = torch.stack([batch["noise"] for batch in batches])
+    assert len(noise.flatten(1).unique(dim=0)) == len(noise) == 79
+    assert float(noise.mean()) == pytest.approx(0, abs=0.03)
+    assert float(noise.std()) == pytest.approx(1, abs=0.03)
+    assert {int(batch["noise_level"].max()) for batch in batches} <= set(range(6))
+
+
 def test_the_learning_rate_warms_up_and_falls_to_nothing():
     config = replace(sdp.PRESETS["tiny"], warmup_steps=2, learning_rate=0.5)
     rates = [
