@@ -157,3 +157,16 @@ def test_pictures_of_two_mazes_do_not_mix(drawing):
     second.close()
     assert np.array_equal(first.render(), umaze)
     first.close()
+
+
+def test_an_environment_without_options_is_made_and_says_so_when_pictures_are_wanted(monkeypatch):
+    class Plain(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    monkeypatch.setitem(
+        gymnasium.registry, "Plain-v0", gymnasium.envs.registration.EnvSpec("Plain-v0", entry_point=Plain)
+    )
+    assert isinstance(make("Plain-v0").unwrapped, Plain)
+    with pytest.raises(SettingError, match="an option"):
+        make("Plain-v0", render_mode="rgb_array")

@@ -94,5 +94,5 @@ def same_data(episodes: Episodes, fingerprint: str) -> None:
 
 def run_name(system: str, env: str, seed: int) -> str:
     """A folder name for a run."""
-    place = re.sub(r"[^A-Za-z0-9.-]+", "-", env.rpartition(":")[2].rpartition("/")[2]) or "data"
+    place = re.sub(r"[^A-Za-z0-9._-]+", "-", env.rpartition(":")[2].rpartition("/")[2]) or "data"
     return f"{system}-{place}-seed{seed}"

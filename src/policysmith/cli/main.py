@@ -55,6 +55,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """What the console script calls."""
+    # As `python -m` does, so that an environment or an expert in the user's own folder is found.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     sys.exit(main())
 
 

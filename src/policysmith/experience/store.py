@@ -38,7 +38,7 @@ def save_episodes(
     from minari.dataset.minari_dataset import DATASET_ID_RE
     from minari.dataset.minari_storage import MinariStorage
 
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # Minari joins a relative path to itself
     if folder.exists():
         raise FileError(
             "there is something at this path already", where=str(folder), cure="choose another folder"

@@ -50,7 +50,8 @@ def make(name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasi
     with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
     environment does not have, and `CapabilityError` where pictures were asked for and cannot be drawn.
     """
-    env = _make(name, render_mode=render_mode, **kwargs)
+    # Only where asked for: an environment of the user's need not know the argument.
+    env = _make(name, **({} if render_mode is None else {"render_mode": render_mode}), **kwargs)
     if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
         configure()
         env = OwnContext(env)
@@ -120,7 +121,7 @@ def _make(name: str, **kwargs: Any) -> gymnasium.Env:
             raise _unknown(name) from error
         raise
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        if "unexpected keyword argument" not in str(error) and "takes no arguments" not in str(error):
             raise
         raise SettingError(f"'{name}' does not know an option it was given", where=str(error)) from error
 
