@@ -12,16 +12,15 @@ Scores are arrays `[runs, episodes]` or `[runs, tasks]`; anything that NumPy can
 from __future__ import annotations
 
 import bisect
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from policysmith.common.errors import DataError, SettingError, ShapeError
 
@@ -279,34 +278,13 @@ def _newcombe_paired(
 
 def _normal_quantile(level: float) -> float:
     _check_level(level)
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return float(stats.norm.ppf((1 + level) / 2))
 
 
-@functools.lru_cache(maxsize=4096)
 def _t_quantile(level: float, freedom: int) -> float:
-    """The t for which a share `level` of Student's distribution lies within [-t, t], by bisection."""
+    """The t for which a share `level` of Student's distribution lies within [-t, t]."""
     _check_level(level)
-    low, high = 0.0, 1.0
-    while _t_central(high, freedom) < level:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_central(middle, freedom) < level else (low, middle)
-    return (low + high) / 2
-
-
-def _t_central(t: float, freedom: int) -> float:
-    """Share of Student's distribution within [-t, t]; Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term = total = 1.0 if not odd else cosine
-    for step in range(2 + odd, freedom, 2):
-        term *= cosine**2 * (step - 1) / step
-        total += term
-    if not odd:
-        return sine * total
-    return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def _array(scores: ArrayLike, *, axes: str) -> Float[np.ndarray, "..."]:
