@@ -18,8 +18,9 @@ import numpy as np
 from policysmith.claims.common.imitation import DRAWER_OPEN, PUSH
 from policysmith.common.config import config_to_json
 from policysmith.common.rng import numpy_generator
+from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
-from policysmith.evaluation.comparison import Arm, ArmResult, Stage, compare
+from policysmith.evaluation.comparison import Arm, ArmResult, compare
 from policysmith.evaluation.statistics import Interval, paired_difference, success_interval
 from policysmith.policies.diffusion import DiffusionPolicy
 from policysmith.systems import diffusion_policy, sdp

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -18,13 +17,11 @@ from policysmith.common.cache import cache_folder
 from policysmith.common.catalogue import System, find_system
 from policysmith.common.config import config_to_json
 from policysmith.common.errors import CapabilityError, PolicysmithError, SettingError
-from policysmith.evaluation.comparison import Arm, ArmResult, Stage, compare, episode_seeds
+from policysmith.evaluation.comparison import Arm, ArmResult, compare, episode_seeds
 from policysmith.evaluation.rollouts import film
 from policysmith.evaluation.statistics import success_interval
 from policysmith.evaluation.video import encode, side_by_side
 from policysmith.worlds import registry, rendering
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def compare_and_report(
     look.note(title)
     episodes = inputs.load()
     limit = inputs.limit
-    results = watch(
+    results = look.watch(
         compare(
             arms,
             episodes,
@@ -167,16 +164,6 @@ def check_comparable(entries: list[System]) -> None:
                     f"'{first.name}' and '{other.name}' differ in what they {what[:-1]}",
                     where=f"{first.name} {what} {', '.join(mine)}; {other.name} {what} {', '.join(theirs)}",
                 )
-
-
-def watch(stages: Generator[Stage, None, Result]) -> Result:
-    """Draw bars for a generator of stages and return what it returns."""
-    with look.stage_bars() as move:
-        while True:
-            try:
-                move(next(stages))
-            except StopIteration as end:
-                return end.value
 
 
 def _film(results: list[ArmResult], env: str, limit: int | None) -> tuple[bytes | None, list[str]]:

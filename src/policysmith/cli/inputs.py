@@ -92,7 +92,7 @@ def same_data(episodes: Episodes, fingerprint: str) -> None:
         )
 
 
-def run_name(system: str, env: str, seed: int) -> str:
-    """A folder name for a run."""
-    place = re.sub(r"[^A-Za-z0-9._-]+", "-", env.rpartition(":")[2].rpartition("/")[2]) or "data"
-    return f"{system}-{place}-seed{seed}"
+def run_name(system: str, subject: str, seed: int | None = None) -> str:
+    """A folder name for a run of `system` on `subject`: an environment, a data set, a policy."""
+    place = re.sub(r"[^A-Za-z0-9._-]+", "-", subject.rpartition(":")[2].rpartition("/")[2]) or "data"
+    return f"{system}-{place}" + ("" if seed is None else f"-seed{seed}")

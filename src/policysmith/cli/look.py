@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 if TYPE_CHECKING:  # the catalogue's verbs print without waiting for torch
-    from policysmith.evaluation.comparison import Stage
+    from policysmith.common.stages import Stage
     from policysmith.training.loop import Progress as TrainingProgress
 
 Item = TypeVar("Item")
@@ -82,6 +82,16 @@ def stage_bars() -> Iterator[Callable[[Stage], None]]:
             bar.update(tasks[stage.label], completed=stage.done, total=stage.total, loss=loss)
 
         yield move
+
+
+def watch(stages: Generator[Stage, None, Item]) -> Item:
+    """Draw bars for a generator of stages and return what it returns."""
+    with stage_bars() as move:
+        while True:
+            try:
+                move(next(stages))
+            except StopIteration as end:
+                return end.value
 
 
 def counting_bar(items: Iterable[Item], *, label: str, total: int) -> Iterator[Item]:

@@ -21,7 +21,7 @@ VERBS: dict[str, str] = {
     "show": "one system: what it is, its settings, what was measured",
     "find": "rank the systems for a problem told in plain words",
     "demo": "record, train two diffusion policies, play, film and report",
-    "run": "train a system on your environment, data or model",
+    "run": "run a system on your environment, data, model or policy",
     "resume": "go on with a run",
     "record": "record demonstrations",
     "eval": "measure a trained policy",

@@ -15,6 +15,7 @@ from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
 from policysmith.evaluation.comparison import ArmResult
 from policysmith.evaluation.drawing import palette, png, svg
+from policysmith.evaluation.findings import Findings, shown
 from policysmith.evaluation.record import Claim
 from policysmith.evaluation.report import Report
 from policysmith.evaluation.statistics import success_interval
@@ -100,6 +101,20 @@ def comparison_page(
         svg(plots.learning_curves(curves, "training loss", log=True, palette=colours)),
         "Training loss over optimiser steps",
     )
+    report.facts(_flat(facts) | {"library": f"policysmith {policysmith.__version__}"})
+    report.write(path)
+    return path
+
+
+def findings_page(path: Path, found: Findings, *, facts: Mapping[str, Any]) -> Path:
+    """Write the page of a measurement; returns its path."""
+    report = Report(found.title)
+    report.text(*found.notices)
+    report.facts({name: shown(value) for name, value in found.summary.items()})
+    for one in found.tables:
+        report.table(one.caption, list(one.columns), [list(row) for row in one.rows])
+    for caption, figure in found.figures:
+        report.figure(svg(figure), caption)
     report.facts(_flat(facts) | {"library": f"policysmith {policysmith.__version__}"})
     report.write(path)
     return path

@@ -8,7 +8,6 @@ from pathlib import Path
 import tyro
 
 from policysmith.cli import look
-from policysmith.cli.comparing import watch
 from policysmith.cli.pages import claim_page
 from policysmith.common.cache import cache_folder
 from policysmith.common.catalogue import find_system
@@ -40,7 +39,7 @@ class Reproduce:
         if self.seeds < 1 or self.evaluate < 1:
             raise SettingError("an experiment needs at least one run and one episode")
         experiment = find_system(self.name).load_claim()
-        claim = watch(
+        claim = look.watch(
             experiment.reproduce(
                 seeds=list(range(self.seeds)),
                 folder=cache_folder(),

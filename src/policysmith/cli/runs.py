@@ -1,4 +1,4 @@
-"""`run`, `resume`, `record` and `eval`: training one system, and measuring what came out."""
+"""`run`, `resume`, `record` and `eval`: running one system, and measuring what came out of training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import tyro
 
 from policysmith.cli import look
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data
+from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
 from policysmith.common.catalogue import ENTRY, System, find_system
 from policysmith.common.config import config_from_json, config_to_json
-from policysmith.common.errors import FileError, PolicysmithError, SettingError
+from policysmith.common.errors import FileError, SettingError
 from policysmith.common.provenance import commit
 from policysmith.evaluation.cache import recipe_version
 from policysmith.evaluation.comparison import episode_seeds
@@ -43,7 +44,7 @@ class Keeping:
 
 
 def run(words: list[str]) -> None:
-    """Train a system: `run NAME [--env ...] [--preset ...] [settings]`."""
+    """Run a system, to train or to measure: `run NAME [--env ...] [--preset ...] [settings]`."""
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
             look.results.print(
@@ -52,11 +53,20 @@ def run(words: list[str]) -> None:
             return
         raise SettingError("`run` needs the name of a system", cure="policysmith run sdp --env ...")
     system = find_system(words[0])
-    module = _trainable(system)
+    module = system.load()
     preset, rest = take_option(words[1:], "--preset", default="paper")
     if preset not in module.PRESETS:
         raise SettingError(f"no preset is called '{preset}'", expected=", ".join(module.PRESETS))
-    options = _parse(system, module.PRESETS[preset], rest)
+    if ENTRY[system.kind] != "train":
+        options = _parse(system, module.PRESETS[preset], rest, inputs=inputs_of(system), writing=Writing)
+        entry = getattr(module, ENTRY[system.kind])
+        measure(system, entry, options.settings, options.inputs, options.writing)
+        return
+    options = _parse(system, module.PRESETS[preset], rest, inputs=Inputs, keeping=Keeping, seed=int)
+    _train(system, module, preset, options)
+
+
+def _train(system: System, module: Any, preset: str, options: Any) -> None:
     episodes = options.inputs.load()
     if not options.inputs.data:
         look.note(f"{len(episodes)} demonstrations from {options.inputs.env}")
@@ -90,7 +100,7 @@ class Resume:
         directory = RunDirectory.open(self.path)
         config = directory.config
         system = find_system(config["system"])
-        module = _trainable(system)
+        module = system.load()
         if config.get("recipe_version") != recipe_version(module):
             raise FileError(
                 f"the run was made by version {config.get('recipe_version')} of this recipe",
@@ -244,28 +254,13 @@ def take_option(words: list[str], option: str, *, default: str) -> tuple[str, li
     return default, words
 
 
-def _trainable(system: System) -> Any:
-    module = system.load()
-    if ENTRY[system.kind] != "train":
-        raise PolicysmithError(
-            f"'{system.name}' is a {system.kind}: it has `{ENTRY[system.kind]}` and nothing to train"
-        )
-    return module
-
-
-def _parse(system: System, preset: Any, words: list[str]) -> Any:
+def _parse(system: System, preset: Any, words: list[str], **parts: type) -> Any:
+    """The settings of a system with further `parts` (dataclasses, or plain options), from `words`."""
     flat = tyro.conf.OmitArgPrefixes
-    options = dataclasses.make_dataclass(
-        "Options",
-        [
-            ("settings", Annotated[type(preset), flat], field(default=preset)),
-            ("inputs", Annotated[Inputs, flat], field(default=Inputs())),
-            ("keeping", Annotated[Keeping, flat], field(default=Keeping())),
-            ("seed", int, field(default=0)),
-        ],
-        frozen=True,
-    )
-    options.__doc__ = f"{system.title}: {system.summary} --preset paper|bench|tiny sets the defaults below."
+    fields: list[Any] = [("settings", Annotated[type(preset), flat], field(default=preset))]
+    fields += [(name, Annotated[part, flat], field(default=part())) for name, part in parts.items()]
+    options = dataclasses.make_dataclass("Options", fields, frozen=True)
+    options.__doc__ = f"{system.title}: {system.summary} --preset NAME sets the defaults below."
     return tyro.cli(options, args=words, prog=f"policysmith run {system.name}", config=(flat,))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from policysmith.common.rng import derive
+from policysmith.common.stages import Stage
 from policysmith.evaluation.cache import CachedRun
 from policysmith.evaluation.rollouts import MakeEnvironment, Rollouts, Timing, roll_out, time_decisions
 from policysmith.experience.episodes import Episodes
@@ -34,16 +35,6 @@ class Arm:
     module: ModuleType
     config: Any
     acting: Callable[[Any], Policy] = lambda policy: policy
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where a comparison is: what is being done, and how far it has come."""
-
-    label: str
-    done: int
-    total: int
-    loss: float | None = None
 
 
 @dataclass

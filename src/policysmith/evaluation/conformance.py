@@ -5,14 +5,16 @@
         check_system("my-system", tmp_path)
 
 A system that trains takes three steps at its `tiny` preset, is written to disk, read back in a fresh run and
-must go on to the same numbers, bit for bit; its policy is saved, loaded and must play the same episodes.
+must go on to the same numbers, bit for bit; its policy is saved, loaded and must play the same episodes. Any
+other system is called twice at its `tiny` preset, and must find the same, as data that JSON can hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,8 @@ import torch
 from policysmith.common.catalogue import ENTRY, find_system
 from policysmith.common.config import config_from_json, config_to_json
 from policysmith.common.saving import load_tree, save_tree
+from policysmith.common.stages import result_of
+from policysmith.evaluation.findings import Findings
 from policysmith.evaluation.rollouts import roll_out
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
@@ -34,16 +38,22 @@ ENVIRONMENT = "point-reach"
 """The small world in which systems that act are tried."""
 
 
-def check_system(name: str, folder: Path) -> None:
-    """Raise `AssertionError` saying what the system called `name` does not keep; writes into `folder`."""
+def check_system(name: str, folder: Path, *, inputs: tuple[Any, ...] | None = None) -> None:
+    """Raise `AssertionError` saying what the system called `name` does not keep; writes into `folder`.
+
+    `inputs` are what its entry is called with; small standard ones by default, for what it takes.
+    """
     system = find_system(name)
     module = system.load()
     entry = ENTRY[system.kind]
     assert callable(getattr(module, entry, None)), f"a {system.kind} has a public function `{entry}`"
     assert (module.__doc__ or "").strip(), "a system's module opens with what it is and where it is from"
     check_presets(module)
+    inputs = standard_inputs(system.takes) if inputs is None else inputs
     if entry == "train":
-        check_training(module, standard_inputs(system.takes), folder)
+        check_training(module, inputs, folder)
+    else:
+        check_findings(getattr(module, entry), inputs, module.PRESETS["tiny"])
 
 
 def check_presets(module: ModuleType) -> None:
@@ -78,6 +88,15 @@ def check_training(module: Any, inputs: tuple[Any, ...], folder: Path) -> None:
     policy = resumed[-1].state.policy()
     policy.save_pretrained(folder / "policy")
     assert _plays(policy) == _plays(load_policy(folder / "policy")), "a saved policy plays the same episodes"
+
+
+def check_findings(entry: Callable[..., Any], inputs: tuple[Any, ...], settings: Any) -> None:
+    """Two calls find the same, and say it as data that JSON can hold."""
+    first, second = (result_of(entry(*inputs, config=settings)) for _ in range(2))
+    assert isinstance(first, Findings), "the entry is a generator of stages that returns `Findings`"
+    assert first.summary, "the findings have a summary"
+    said = [json.dumps(one.to_json(), sort_keys=True) for one in (first, second)]
+    assert said[0] == said[1], "the same call finds the same"
 
 
 def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from policysmith.common.errors import DataError, ShapeError
+from policysmith.common.errors import DataError
 from policysmith.common.saving import write_beside
+from policysmith.evaluation.findings import Table, shown
 from policysmith.evaluation.report_style import STYLE
 from policysmith.evaluation.statistics import Verdict
 
@@ -61,7 +62,7 @@ class Report:
     def facts(self, facts: Mapping[str, object], caption: str = "") -> Report:
         """Names and values, side by side."""
         pairs = "".join(
-            f"<div><dt>{_escape(name)}</dt><dd>{_escape(_shown(value))}</dd></div>"
+            f"<div><dt>{_escape(name)}</dt><dd>{_escape(shown(value))}</dd></div>"
             for name, value in facts.items()
         )
         return self._add(f"{_heading(caption)}<dl>{pairs}</dl>")
@@ -71,14 +72,8 @@ class Report:
 
         Raises `ShapeError` where a row has not as many cells as there are columns.
         """
-        for number, row in enumerate(rows):
-            if len(row) != len(columns):
-                raise ShapeError(
-                    f"row {number} has {len(row)} cells",
-                    where=f"table '{caption}'",
-                    expected=f"{len(columns)}, one per column",
-                )
-        cells = [[_shown(value) for value in row] for row in rows]
+        Table(caption, columns, rows)  # checks the widths
+        cells = [[shown(value) for value in row] for row in rows]
         right = [bool(cells) and all(_is_numeric(row[i]) for row in cells) for i in range(len(columns))]
         head = _row("th", columns, right)
         body = "".join(_row("td", row, right) for row in cells)
@@ -117,7 +112,7 @@ class Report:
         cards = []
         for sample in samples:
             facts = "".join(
-                f"<span>{_escape(name)} <b>{_escape(_shown(value))}</b></span>"
+                f"<span>{_escape(name)} <b>{_escape(shown(value))}</b></span>"
                 for name, value in sample.items()
                 if name not in text
             )
@@ -178,14 +173,6 @@ def _data(kind: str, content: bytes) -> str:
 def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
     aligned = zip(cells, right, strict=True)
     return "<tr>" + "".join(f"<{tag}{' class=n' * r}>{_escape(c)}</{tag}>" for c, r in aligned) + "</tr>"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    if value.is_integer() and abs(value) < 1e9:
-        return f"{value:.0f}"
-    return f"{value:.4g}"
 
 
 def _is_numeric(text: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 
-from policysmith.evaluation.comparison import Stage
+from policysmith.common.stages import Stage
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.worlds import registry
