@@ -144,7 +144,7 @@ def nan_at(key, step, column):
         ),
         (arrays(2) | {"observation": [[1, 2, 3], [1, 2], [1, 2, 3]]}, ["'observation' is not an array"]),
         (arrays(2) | {"observation": [{"a": 1}] * 3}, ["'observation' is not an array"]),
-        (arrays(2) | {"action": 1.0}, ["actions of shape []", "[time, width] each"]),
+        (arrays(2) | {"action": 1.0}, ["actions of shape []", "[time, width]"]),
         (arrays(2) | {"action": [1.0, 2.0]}, ["actions of shape [2]"]),
         (arrays(2) | {"observation": np.zeros((3, 4, 4))}, ["observations of shape [3, 4, 4]"]),
     ],

@@ -77,7 +77,7 @@ def test_another_batch_than_the_states_asks_for_a_reset():
 def test_an_observation_of_another_shape_is_refused_naming_the_right_one(shape):
     with pytest.raises(ShapeError) as caught:
         Remembering().check_batch(torch.zeros(shape), lived(4))
-    assert str(tuple(shape)) in caught.value.what
+    assert str(list(shape)) in caught.value.what
     assert "[4, 3, 2]" in caught.value.expected
     Remembering().check_batch(torch.zeros(4, 3, 2), lived(4))
 

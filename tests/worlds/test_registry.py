@@ -5,12 +5,11 @@ import types
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
 
 from policysmith.common.errors import CapabilityError, MissingExtraError, SettingError, UnknownNameError
 from policysmith.worlds.metaworld import MetaWorldExpert, MetaWorldTask
 from policysmith.worlds.point import PointExpert
-from policysmith.worlds.registry import _holds_vectors, expert, known_names, make
+from policysmith.worlds.registry import expert, known_names, make
 from policysmith.worlds.rendering import configure
 
 needs_metaworld = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="needs metaworld")
@@ -58,14 +57,6 @@ def test_a_dictionary_of_vectors_becomes_one_vector():
     env = make("gymnasium_robotics:PointMaze_UMaze-v3")
     observation, _ = env.reset(seed=0)
     assert env.observation_space.shape == observation.shape == (8,)
-
-
-def test_pictures_in_a_dictionary_are_left_as_they_are():
-    vector, picture = Box(0, 1, (3,)), Box(0, 255, (8, 8, 3), np.uint8)
-    assert _holds_vectors(Dict(a=vector, b=vector))
-    assert not _holds_vectors(Dict(a=vector, b=picture))
-    assert not _holds_vectors(Dict(a=vector, b=Discrete(3)))
-    assert not _holds_vectors(vector)
 
 
 def test_a_users_own_package_is_imported_for_its_name(monkeypatch):

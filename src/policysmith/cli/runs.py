@@ -187,8 +187,9 @@ class Eval:
         policy = load_policy(self.path)
         env, limit = self._environment()
         seeds = episode_seeds(self.seed, self.episodes)
-        rollouts = roll_out(policy, maker(env), seeds=seeds, seed=self.seed, limit=limit)
-        timing = time_decisions(policy, maker(env), decisions=50, seed=self.seed)
+        make = maker(env, goal=bool(policy.goal_size))
+        rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit)
+        timing = time_decisions(policy, make, decisions=50, seed=self.seed)
         interval = success_interval(rollouts.success[None].astype(float))
         median, slow = (float(value) for value in np.quantile(timing.action_ms, [0.5, 0.99]))
         measured = {

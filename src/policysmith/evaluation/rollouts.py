@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from policysmith.common.errors import CapabilityError, SettingError, ShapeError
+from policysmith.common.observations import STATE, parts_of, stack
 from policysmith.common.rng import generator
-from policysmith.experience.acting import Actor
 from policysmith.experience.collect import succeeded
+from policysmith.policies.acting import Actor
 from policysmith.policies.protocol import Policy
 
 MakeEnvironment = Callable[[], gymnasium.Env]
@@ -106,16 +107,16 @@ def _play(
         seeds, np.zeros(count, bool), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
     )
     episode, upcoming = np.arange(rows), rows  # which episode each row plays; `count` and above: none
-    observation = np.stack([env.reset(seed=seeds[i])[0] for i, env in enumerate(environments)])
+    seen = [env.reset(seed=seeds[i])[0] for i, env in enumerate(environments)]
     calls_before = actor.network_calls.clone()
     low, high = environments[0].action_space.low, environments[0].action_space.high  # type: ignore[attr-defined]
     while (episode < count).any():
         active = torch.from_numpy(episode < count)
-        actions = np.clip(actor.act(observation, active), low, high)
+        actions = np.clip(actor.act(stack(seen), active), low, high)
         ended = np.zeros(rows, bool)
         for row in np.flatnonzero(active.numpy()):
             i = episode[row]
-            observation[row], reward, terminated, truncated, info = environments[row].step(actions[row])
+            seen[row], reward, terminated, truncated, info = environments[row].step(actions[row])
             result.returns[i] += float(reward)
             result.lengths[i] += 1
             result.success[i] |= succeeded(info)
@@ -127,7 +128,7 @@ def _play(
             calls_before[row] = calls[row]
             episode[row], upcoming = upcoming, upcoming + 1
             if episode[row] < count:
-                observation[row], _ = environments[row].reset(seed=seeds[episode[row]])
+                seen[row], _ = environments[row].reset(seed=seeds[episode[row]])
         actor.reset(torch.from_numpy(ended))
     return result
 
@@ -155,7 +156,7 @@ def time_decisions(
             episode, ended = episode + 1, False
             while not ended and len(decided_ms) < warmup + decisions:
                 began = time.perf_counter()
-                action = actor.act(np.asarray(observation)[None])[0]
+                action = actor.act(stack([observation]))[0]
                 spent = (time.perf_counter() - began) * 1000
                 if bool(actor.decided[0]):
                     decided_ms.append(spent)
@@ -186,7 +187,7 @@ def film(
     frames, success = [environment.render()], [False]
     ended = False
     while not ended and sum(success) <= linger and (limit is None or len(frames) <= limit):
-        action = np.clip(actor.act(np.asarray(observation)[None])[0], low, high)
+        action = np.clip(actor.act(stack([observation]))[0], low, high)
         observation, _, terminated, truncated, info = environment.step(action)
         frames.append(environment.render())
         success.append(success[-1] or succeeded(info))
@@ -197,23 +198,28 @@ def film(
 def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
     """Raise where `policy` cannot act in `environment`, naming both sides."""
     observation, action = environment.observation_space, environment.action_space
-    if not isinstance(action, gymnasium.spaces.Box) or not isinstance(observation, gymnasium.spaces.Box):
+    spaces = parts_of(observation.spaces if isinstance(observation, gymnasium.spaces.Dict) else observation)
+    if not all(isinstance(space, gymnasium.spaces.Box) for space in (*spaces.values(), action)):
         raise CapabilityError(
             f"the environment has observations {observation} and actions {action}",
-            expected="Box spaces: this policy reads one vector and acts in a continuous space",
+            expected="Box spaces: this policy reads vectors and pictures and acts in a continuous space",
             cure="wrap the environment (Dict observations: gymnasium.wrappers.FlattenObservation)",
         )
-    for what, space, size in (
-        ("observations", observation, policy.observation_size),
-        ("actions", action, policy.action_size),
-    ):
-        if space.shape != (size,):
+    wanted = {"observations" if name == STATE else name: shape for name, shape in policy.parts.items()}
+    found = {"observations" if name == STATE else name: space.shape for name, space in spaces.items()}
+    wanted["actions"], found["actions"] = (policy.action_size,), action.shape
+    for what in wanted | found:
+        if wanted.get(what) != found.get(what):
             raise ShapeError(
-                f"the environment's {what} have shape {list(space.shape)}",
+                f"the environment's {what} have {_shape(found.get(what))}",
                 where=str(environment.spec.id if environment.spec else environment),
-                expected=f"[{size}], as in the data the policy was trained on",
+                expected=f"{_shape(wanted.get(what))}, as in the data the policy was trained on",
                 cure="evaluate in the environment the demonstrations are from",
             )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no place" if shape is None else f"shape {list(shape)}"
 
 
 @contextmanager

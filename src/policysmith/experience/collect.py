@@ -14,8 +14,9 @@ import gymnasium
 import numpy as np
 
 from policysmith.common.errors import CapabilityError, DataError, ShapeError
+from policysmith.common.observations import each_part, stack
 from policysmith.common.rng import derive, numpy_generator
-from policysmith.experience.acting import Expert
+from policysmith.policies.acting import Expert
 
 Recorded = dict[str, Any]
 """One episode as arrays, in the form `Episodes.from_arrays` takes."""
@@ -77,7 +78,7 @@ def _play(
     observation, _ = environment.reset(seed=seed)
     expert.reset(seed)
     # Copies of the observations, because some environments return the array they go on writing into.
-    rows: dict[str, list[Any]] = {"observation": [np.array(observation)]}
+    rows: dict[str, list[Any]] = {"observation": [each_part(observation, np.array)]}
     rows |= {key: [] for key in ("action", "reward", "terminated", "truncated", "success")}
     while True:
         action = np.asarray(expert.act(observation), dtype=np.float32)
@@ -93,11 +94,14 @@ def _play(
         truncated = truncated or (limit is not None and len(rows["action"]) + 1 >= limit)
         truncated = truncated or (stop_on_success and success and not terminated)
         for key, value in zip(
-            rows, (np.array(observation), action, reward, terminated, truncated, success), strict=True
+            rows,
+            (each_part(observation, np.array), action, reward, terminated, truncated, success),
+            strict=True,
         ):
             rows[key].append(value)
         if terminated or truncated:
-            return {key: np.asarray(value) for key, value in rows.items()}
+            seen = stack(rows.pop("observation"))
+            return {"observation": seen} | {key: np.asarray(value) for key, value in rows.items()}
 
 
 def succeeded(info: dict[str, Any]) -> bool:

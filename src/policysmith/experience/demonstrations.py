@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from policysmith.common.errors import CapabilityError, UnknownNameError
-from policysmith.experience.acting import Expert
 from policysmith.experience.collect import Recorded, record
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.store import load_episodes, save_episodes
+from policysmith.policies.acting import Expert
 from policysmith.worlds import registry
 
 

@@ -18,6 +18,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import DataError
+from policysmith.common.observations import GOAL, STATE, Observation, parts_of
 
 OPTIONAL = {"reward": torch.float32, "terminated": torch.bool, "truncated": torch.bool, "success": torch.bool}
 """Keys an episode may lack, with their types; they are filled with zeros."""
@@ -28,13 +29,14 @@ class Episodes:
     """A set of episodes.
 
     - `steps`: TensorDict [step] with `observation`, `action`, `reward`, `terminated`, `truncated`, `success`.
+      An observation is a vector, or a nested TensorDict of parts (see `common.observations`).
     - `final_observation` [episode, *observation]: what was seen after the last action.
     - `lengths` [episode]: steps per episode, in order.
     - `provenance`: where they come from (environment, expert, noise, seed), as plain data.
     """
 
     steps: TensorDict
-    final_observation: Float[Tensor, "episode *observation"]
+    final_observation: Observation
     lengths: Int[Tensor, "episode"]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,9 +46,10 @@ class Episodes:
     ) -> Episodes:
         """Episodes from one mapping of arrays each.
 
-        Needed: `action` [T, action] and `observation` [T, observation] or [T + 1, observation]. Optional:
-        `reward`, `success` [T]; `terminated`, `truncated` [T] or one value for the end. An episode without
-        either end mark counts as truncated. Raises `DataError` naming episode and key for missing or unequal
+        Needed: `action` [T, action] and `observation` [T, observation] or [T + 1, observation], or a mapping
+        of such parts: vectors, and pictures uint8 [T (+ 1), height, width, 3]. Optional: `reward`, `success`
+        [T]; `terminated`, `truncated` [T] or one value for the end. An episode without either end mark counts
+        as truncated. Raises `DataError` naming episode and key for missing or unequal
         keys, unequal lengths or widths, and values that are not finite.
         """
         parts, finals, lengths = [], [], []
@@ -67,7 +70,8 @@ class Episodes:
             lengths.append(len(steps))
         if not parts:
             raise DataError("there are no episodes", expected="at least one")
-        return cls(torch.cat(parts), torch.stack(finals), torch.tensor(lengths), dict(provenance or {}))
+        stacked: Any = torch.stack(finals)
+        return cls(torch.cat(parts), stacked, torch.tensor(lengths), dict(provenance or {}))
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -85,8 +89,15 @@ class Episodes:
 
     @property
     def observation_size(self) -> int:
-        """Width of one observation vector."""
-        return self.steps["observation"].shape[-1]
+        """Width of the observation vector or of the part `state`; 0 where there is none."""
+        state = parts_of(self.steps["observation"]).get(STATE)
+        return 0 if state is None else state.shape[-1]
+
+    @property
+    def pictures(self) -> dict[str, tuple[int, int]]:
+        """(height, width) of the pictures, by camera."""
+        parts = parts_of(self.steps["observation"])
+        return {name: tuple(part.shape[1:3]) for name, part in parts.items() if name not in (STATE, GOAL)}  # type: ignore[misc]
 
     @property
     def action_size(self) -> int:
@@ -107,8 +118,8 @@ class Episodes:
     def fingerprint(self) -> str:
         """A hash of the contents, the same wherever the same numbers are."""
         digest = hashlib.sha256(self.lengths.numpy().tobytes())
-        for key in sorted(self.steps.keys()):
-            digest.update(self.steps[key].contiguous().numpy().tobytes())
+        for _, value in sorted(_leaves(self.steps)):
+            digest.update(value.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def select(self, indices: Sequence[int] | Tensor) -> Episodes:
@@ -132,7 +143,13 @@ class Episodes:
         return torch.zeros(len(self)).index_add_(0, owner, self.steps[key].float())
 
 
-def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Tensor]:
+def _leaves(steps: TensorDict) -> list[tuple[str, Tensor]]:
+    """Every tensor by its name, those of nested parts with a slash."""
+    found: Any = steps.items(include_nested=True, leaves_only=True)
+    return [(name if isinstance(name, str) else "/".join(name), value) for name, value in found]
+
+
+def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Observation]:
     unknown = set(arrays) - {"observation", "action", *OPTIONAL}
     missing = {"observation", "action"} - set(arrays)
     if unknown or missing:
@@ -142,12 +159,10 @@ def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Tensor
             expected=f"observation and action, and any of {', '.join(OPTIONAL)}",
         )
     action = _finite(arrays["action"], "action", number)
-    observation = _finite(arrays["observation"], "observation", number)
-    if observation.dim() != 2 or action.dim() != 2:
+    observation = _observation(arrays["observation"], number)
+    if action.dim() != 2:
         raise DataError(
-            f"observations of shape {list(observation.shape)} and actions of shape {list(action.shape)}",
-            where=f"episode {number}",
-            expected="[time, width] each",
+            f"actions of shape {list(action.shape)}", where=f"episode {number}", expected="[time, width]"
         )
     length = len(action)
     if length == 0 or len(observation) not in (length, length + 1):
@@ -156,12 +171,51 @@ def _episode(arrays: Mapping[str, Any], number: int) -> tuple[TensorDict, Tensor
             where=f"episode {number}",
             expected="at least one action, and as many observations or one more (the final one)",
         )
-    steps = {"observation": observation[:length], "action": action}
+    steps: dict[str, Any] = {"observation": observation[:length], "action": action}
     for key, kind in OPTIONAL.items():
         steps[key] = _optional(arrays.get(key), key, kind, length, number)
     if not bool(steps["terminated"][-1] | steps["truncated"][-1]):
         steps["truncated"][-1] = True
     return TensorDict(steps, batch_size=[length]), observation[-1]
+
+
+def _observation(given: Any, number: int) -> Observation:
+    """The vectors [time, width], or a TensorDict [time] of parts of equal length."""
+    if not isinstance(given, Mapping):
+        vectors = _finite(given, "observation", number)
+        if vectors.dim() != 2:
+            raise DataError(
+                f"observations of shape {list(vectors.shape)}",
+                where=f"episode {number}",
+                expected="[time, width], or a mapping of parts",
+            )
+        return vectors
+    parts = {name: _part(value, name, number) for name, value in given.items()}
+    lengths = {name: len(part) for name, part in parts.items()}
+    if not parts or len(set(lengths.values())) > 1:
+        raise DataError(
+            f"the parts of the observation have {lengths or 'no'} entries",
+            where=f"episode {number}",
+            expected="as many of each",
+        )
+    return TensorDict(parts, batch_size=[next(iter(lengths.values()))])
+
+
+def _part(value: Any, name: str, number: int) -> Tensor:
+    where = f"episode {number}, part '{name}' of the observation"
+    if name in (STATE, GOAL):
+        vectors = _finite(value, name, number)
+        if vectors.dim() != 2:
+            raise DataError(f"shape {list(vectors.shape)}", where=where, expected="[time, width]")
+        return vectors
+    pictures = np.array(value)
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise DataError(
+            f"{pictures.dtype} of shape {list(pictures.shape)}",
+            where=where,
+            expected="pictures, uint8 [time, height, width, 3] (vectors go under 'state' and 'goal')",
+        )
+    return torch.from_numpy(pictures)
 
 
 def _optional(value: Any, key: str, kind: torch.dtype, length: int, number: int) -> Tensor:
@@ -196,10 +250,23 @@ def _finite(value: Any, key: str, number: int) -> Tensor:
 
 
 def _check_same_widths(steps: TensorDict, first: TensorDict, number: int) -> None:
-    for key in ("observation", "action"):
-        if steps[key].shape[1:] != first[key].shape[1:]:
+    mine, expected = (
+        {"action": one["action"].shape[1:]}
+        | {
+            "observation" if name == STATE else name: part.shape[1:]
+            for name, part in parts_of(one["observation"]).items()
+        }
+        for one in (steps, first)
+    )
+    for key in expected | mine:
+        if mine.get(key) != expected.get(key):
+            found, wanted = (_width(shapes.get(key)) for shapes in (mine, expected))
             raise DataError(
-                f"'{key}' has width {steps[key].shape[-1]}",
-                where=f"episode {number}",
-                expected=f"width {first[key].shape[-1]}, as in episode 0",
+                f"'{key}' has {found}", where=f"episode {number}", expected=f"{wanted}, as in episode 0"
             )
+
+
+def _width(shape: torch.Size | None) -> str:
+    if shape is None:
+        return "no entries"
+    return f"width {shape[0]}" if len(shape) == 1 else f"shape {list(shape)}"

@@ -12,8 +12,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from policysmith.common.errors import DataError, FileError, MissingExtraError, SettingError
+from policysmith.common.observations import GOAL, STATE, is_parts, parts_of
 from policysmith.common.saving import load_json, save_json, write_beside
 from policysmith.experience.episodes import Episodes
 
@@ -45,14 +47,13 @@ def save_episodes(
         )
     if not (match := DATASET_ID_RE.fullmatch(name)) or match["version"] is None:
         raise SettingError(f"'{name}' is no data set id of Minari", expected="(namespace/)name-v0")
-    wide = gymnasium.spaces.Box(-np.inf, np.inf, (episodes.observation_size,), np.float32)
     if action_space is None:
         action = episodes.steps["action"].numpy()
         action_space = gymnasium.spaces.Box(action.min(0), action.max(0), dtype=np.float32)
     with write_beside(folder) as temporary:
         temporary.mkdir()
         storage = MinariStorage.new(
-            temporary, observation_space=wide, action_space=action_space, data_format="hdf5"
+            temporary, observation_space=_space(episodes), action_space=action_space, data_format="hdf5"
         )
         storage.update_episodes([EpisodeBuffer(**_buffer(episodes, i)) for i in range(len(episodes))])
         storage.update_metadata({"dataset_id": name, "minari_version": minari.__version__})
@@ -62,7 +63,8 @@ def save_episodes(
 def load_episodes(folder: str | os.PathLike[str]) -> Episodes:
     """Read a Minari data set from its folder (or the folder that holds its `data`).
 
-    Dict observations are flattened in the order of their keys, as `policysmith.worlds.make` flattens them.
+    Dict observations of vectors are flattened in the order of their keys, as `worlds.registry.make` flattens
+    them; where there are pictures or a `goal`, they stay parts.
     Raises `FileError` for a missing or damaged data set and `DataError` for episodes that are unusable.
     """
     from minari.dataset.minari_storage import MinariStorage
@@ -98,13 +100,28 @@ def load_episodes(folder: str | os.PathLike[str]) -> Episodes:
     return Episodes.from_arrays(raw, provenance=provenance)
 
 
+def _space(episodes: Episodes) -> gymnasium.Space:
+    """The space that the observations are from: any vector, any picture."""
+
+    def space(part: Any) -> gymnasium.Space:
+        shape = tuple(part.shape[1:])
+        if part.dtype == torch.uint8:
+            return gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    observation = episodes.steps["observation"]
+    spaces = {name: space(part) for name, part in parts_of(observation).items()}
+    return spaces[STATE] if isinstance(observation, torch.Tensor) else gymnasium.spaces.Dict(spaces)
+
+
 def _buffer(episodes: Episodes, index: int) -> dict[str, Any]:
     steps = episodes[index]
-    final = episodes.final_observation[index][None]
+    observation: Any = torch.cat([steps["observation"], episodes.final_observation[index][None]])  # type: ignore[list-item]
     success = steps["success"].numpy()
+    parts = {name: part.numpy() for name, part in parts_of(observation).items()}
     return {
         "id": index,
-        "observations": np.concatenate([steps["observation"].numpy(), final.numpy()]),
+        "observations": parts[STATE] if isinstance(observation, torch.Tensor) else parts,
         "actions": steps["action"].numpy(),
         "rewards": steps["reward"].numpy(),
         "terminations": steps["terminated"].numpy(),
@@ -116,7 +133,7 @@ def _buffer(episodes: Episodes, index: int) -> dict[str, Any]:
 
 def _arrays(episode: Mapping[str, Any], space: gymnasium.Space) -> dict[str, Any]:
     arrays = {
-        "observation": _flat(episode["observations"], space),
+        "observation": _observation(episode["observations"], space),
         "action": _columns(episode["actions"]),
         "reward": episode["rewards"],
         "terminated": episode["terminations"],
@@ -128,6 +145,13 @@ def _arrays(episode: Mapping[str, Any], space: gymnasium.Space) -> dict[str, Any
         length = len(arrays["action"])
         arrays["success"] = np.asarray(success).reshape(-1)[-length:].astype(bool)
     return arrays
+
+
+def _observation(values: Any, space: gymnasium.Space) -> Any:
+    if not is_parts(space):
+        return _flat(values, space)
+    vectors = (STATE, GOAL)
+    return {name: _columns(part) if name in vectors else np.asarray(part) for name, part in values.items()}
 
 
 def _flat(values: Any, space: gymnasium.Space) -> np.ndarray:

@@ -55,7 +55,7 @@ class WindowSampler:
         return len(self._bounds)
 
     def sample(self, batch: int) -> TensorDict:
-        """The next `batch` windows: `observation` [batch, To, width], `action` [batch, Tp, width]."""
+        """The next `batch` windows: `observation` [batch, To, *part], `action` [batch, Tp, width]."""
         while len(self._order) < batch:
             shuffled = torch.randperm(len(self), generator=self.rng)
             self._order = torch.cat([self._order, shuffled])

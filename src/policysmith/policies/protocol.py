@@ -6,7 +6,7 @@
 
 A policy says how many of the newest observations it wants (`observation_steps`) and how many actions it
 returns at a time (`action_steps`); whoever runs it keeps the window and plays the actions
-(`policysmith.experience.acting.Actor` does both for a batch of environments). Rows of the state are
+(`policysmith.policies.acting.Actor` does both for a batch of environments). Rows of the state are
 independent of each other, so any subset of rows may be asked to act.
 
 Some policies can do more, and what needs it asks by `require_capability`:
@@ -19,7 +19,9 @@ Some policies can do more, and what needs it asks by `require_capability`:
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from policysmith.common.errors import CapabilityError, FileError, ShapeError
+from policysmith.common.observations import GOAL, STATE, Observation, parts_of
 from policysmith.common.saving import from_pretrained, save_pretrained
 
 CAPABILITIES: dict[str, str] = {
@@ -40,11 +43,15 @@ CAPABILITIES: dict[str, str] = {
 class Policy(nn.Module):
     """Base of everything that acts; subclasses implement `act` and, where they remember, the state.
 
-    `observation_size` and `action_size` are the widths of one observation and one action.
+    `observation_size` and `action_size` are the widths of one observation and one action. A policy that
+    reads parts (see `common.observations`) says so: `goal_size` is the width of its goal, `pictures` maps
+    cameras to (height, width); `observation_size` is then the width of the state, 0 for none.
     """
 
     observation_size: int
     action_size: int
+    goal_size: int = 0
+    pictures: Mapping[str, tuple[int, int]] = MappingProxyType({})
     observation_steps: int = 1
     action_steps: int = 1
 
@@ -72,12 +79,15 @@ class Policy(nn.Module):
 
     def act(
         self,
-        observation: Float[Tensor, "batch time observation"],
+        observation: Observation,
         state: TensorDict,
         *,
         rng: torch.Generator,
     ) -> tuple[Float[Tensor, "batch step action"], TensorDict]:
-        """The next `action_steps` actions, in the environment's units, and the state after them."""
+        """The next `action_steps` actions, in the environment's units, and the state after them.
+
+        `observation` is [batch, time, observation], or a TensorDict [batch, time] of parts.
+        """
         raise NotImplementedError
 
     @property
@@ -86,23 +96,42 @@ class Policy(nn.Module):
         weight = next(self.parameters(), None)
         return torch.device("cpu") if weight is None else weight.device
 
-    def check_batch(self, observation: Tensor, state: TensorDict) -> None:
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every part that this policy reads of one observation."""
+        vectors = {STATE: self.observation_size, GOAL: self.goal_size}
+        pictures = {name: (height, width, 3) for name, (height, width) in self.pictures.items()}
+        return {name: (size,) for name, size in vectors.items() if size} | pictures
+
+    def check_batch(self, observation: Observation, state: TensorDict) -> None:
         """Raise `ShapeError` where observation, state and policy do not fit each other."""
-        wanted = (state.batch_size[0], self.observation_steps, self.observation_size)
-        if observation.dim() == 3 and len(observation) != wanted[0]:
+        rows = state.batch_size[0]
+        if len(observation) != rows:
             raise ShapeError(
-                f"{len(observation)} observations for a state of {wanted[0]} rows",
+                f"{len(observation)} observations for a state of {rows} rows",
                 cure="start the episodes with initial_state(batch), or reset the rows that changed",
             )
-        if tuple(observation.shape) != wanted:
-            raise ShapeError(
-                f"an observation of shape {tuple(observation.shape)}",
-                expected=f"{list(wanted)}, as [batch, time, observation]",
-            )
+        self.check_observation(observation, (rows, self.observation_steps))
+
+    def check_observation(self, observation: Observation, leading: tuple[int, ...]) -> None:
+        """Raise `ShapeError` where parts, `leading` axes or shapes are not those this policy reads."""
+        found = {name: tuple(part.shape) for name, part in parts_of(observation).items()}
+        wanted = {name: (*leading, *shape) for name, shape in self.parts.items()}
+        if found == wanted:
+            return
+        bare = isinstance(observation, Tensor) and list(wanted) == [STATE]
+        raise ShapeError(
+            f"an observation of shape {list(found[STATE]) if bare else _listed(found)}",
+            expected=f"{list(wanted[STATE]) if bare else _listed(wanted)}, as the policy was made for",
+        )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write configuration and weights into `folder`."""
         save_pretrained(self, folder)
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
 
 
 def _where(mask: Tensor, new: Any, old: Any) -> Tensor:

@@ -5,7 +5,8 @@
     make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
     make("my_package:MyEnv-v0", my_option=3)                  the user's own included
 
-A policy always sees one vector where the task has a state: dictionaries of vectors are flattened.
+A policy sees one vector where the task has a state: dictionaries of vectors are flattened. Pictures, and a
+goal where it is asked for, are parts of their own (see `parts`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Dict
-from gymnasium.wrappers import FlattenObservation
 
 from policysmith.common.errors import MissingExtraError, SettingError, UnknownNameError
 from policysmith.common.extras import require
+from policysmith.worlds.parts import as_policies_see
 from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 
 METAWORLD = "metaworld/"
@@ -43,8 +43,10 @@ class Expert(Protocol):
         ...
 
 
-def make(name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
+def make(name: str, *, render_mode: str | None = None, goal: bool = False, **kwargs: Any) -> gymnasium.Env:
     """The environment called `name`; `kwargs` go to it.
+
+    With `goal`, a goal environment's observation is in parts, `state` and `goal`, and not one vector.
 
     `render_mode="rgb_array"` makes `render()` return pictures, without a display. Raises `UnknownNameError`
     with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
@@ -55,7 +57,7 @@ def make(name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasi
     if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
         configure()
         env = OwnContext(env)
-    return FlattenObservation(env) if _holds_vectors(env.observation_space) else env
+    return as_policies_see(env, goal=goal)
 
 
 def expert(name: str, env: gymnasium.Env) -> Expert | None:
@@ -164,11 +166,4 @@ def _unknown(name: str) -> UnknownNameError:
         f"no environment is called '{name}'",
         expected=", ".join(dict.fromkeys(near)) or "point-reach, metaworld/<task>-v3, or a Gymnasium name",
         cure="an environment of your own is named as 'package:Name-v0', its package being importable",
-    )
-
-
-def _holds_vectors(space: gymnasium.Space) -> bool:
-    """Whether `space` is a dictionary of vectors only; pictures in it are left as they are."""
-    return isinstance(space, Dict) and all(
-        isinstance(entry, Box) and len(entry.shape) <= 1 for entry in space.spaces.values()
     )

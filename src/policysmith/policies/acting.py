@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from policysmith.common.errors import ShapeError
+from policysmith.common.observations import Observation, Seen, choose, stack, to_tensors
 from policysmith.policies.protocol import Policy
 
 
@@ -25,7 +26,7 @@ class Expert(Protocol):
         """Begin an episode."""
         ...
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
+    def act(self, observation: Any) -> np.ndarray:
         """The action for one observation."""
         ...
 
@@ -41,7 +42,8 @@ class Actor:
         self.rng = rng
         self.state = policy.initial_state(batch)
         self.decided = torch.zeros(batch, dtype=torch.bool)
-        self._window = torch.zeros(batch, policy.observation_steps, policy.observation_size)
+        self._batch = batch
+        self._window: Observation | None = None
         self._begins = torch.ones(batch, dtype=torch.bool)
         self._chunk = torch.zeros(batch, policy.action_steps, policy.action_size)
         self._played = torch.full((batch,), policy.action_steps)
@@ -62,17 +64,15 @@ class Actor:
     @torch.inference_mode()
     def act(
         self,
-        observation: Float[np.ndarray, "batch observation"],
+        observation: Seen,
         active: Bool[Tensor | np.ndarray, "batch"] | None = None,
     ) -> Float[np.ndarray, "batch action"]:
-        """One action per row; rows that are not `active` keep their memory and get their last action."""
-        newest = torch.as_tensor(np.asarray(observation, dtype=np.float32))
-        if newest.shape != (len(self._window), self.policy.observation_size):
-            raise ShapeError(
-                f"observations of shape {list(newest.shape)}",
-                expected=f"[{len(self._window)}, {self.policy.observation_size}]: the policy was made for "
-                f"observations of width {self.policy.observation_size}",
-            )
+        """One action per row; rows that are not `active` keep their memory and get their last action.
+
+        `observation` has a leading axis of rows, in every part where it has parts.
+        """
+        newest = to_tensors(observation, [self._batch])
+        self.policy.check_observation(newest, (self._batch,))
         active = torch.ones_like(self._begins) if active is None else self._mask(active)
         self._see(newest, active)
         self.decided = active & (self._played >= self.policy.action_steps)
@@ -91,14 +91,15 @@ class Actor:
             )
         return mask
 
-    def _see(self, newest: Tensor, active: Tensor) -> None:
-        moved = torch.cat([self._window[:, 1:], newest[:, None]], dim=1)
-        filled = newest[:, None].expand_as(self._window)
-        window = torch.where(self._begins[:, None, None], filled, moved)
-        self._window = torch.where(active[:, None, None], window, self._window)
+    def _see(self, newest: Observation, active: Tensor) -> None:
+        filled = torch.stack([newest] * self.policy.observation_steps, dim=1)  # type: ignore[list-item]
+        before = filled if self._window is None else self._window
+        moved = torch.cat([before[:, 1:], newest[:, None]], dim=1)  # type: ignore[list-item]
+        self._window = choose(active, choose(self._begins, filled, moved), before)
         self._begins = self._begins & ~active
 
     def _decide(self, rows: Tensor) -> None:
+        assert self._window is not None
         window = self._window[rows].to(self.policy.device)
         actions, state = self.policy.act(window, self.state[rows], rng=self.rng)
         wanted = (len(rows), *self._chunk.shape[1:])
@@ -122,6 +123,6 @@ class PolicyExpert:
         """Begin an episode; the random stream goes on."""
         self._actor.reset(torch.ones(1, dtype=torch.bool))
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
+    def act(self, observation: Seen) -> np.ndarray:
         """The next action."""
-        return self._actor.act(np.asarray(observation)[None])[0]
+        return self._actor.act(stack([observation]))[0]
