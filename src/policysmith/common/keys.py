@@ -12,8 +12,8 @@ from policysmith.common.errors import DataError
 
 KEYS: dict[str, str] = {
     # experience
-    "observation": "[row, (time,) *observation]  what the policy saw, `time` ending at the newest: a vector, or a "
-    "nested TensorDict of parts (`state`, `goal`, pictures uint8 [height, width, 3] by camera)",
+    "observation": "[row, (time,) *observation]  what the policy saw, `time` ending at the newest: a vector, "
+    "or a nested TensorDict of parts (`state`, `goal`, pictures uint8 [height, width, 3] by camera)",
     "action": "[row, (time,) *action]  what was done, in the environment's units",
     "reward": "[row]  what the environment returned for the action",
     "next_observation": "[row, *observation]  what was seen after the action",
