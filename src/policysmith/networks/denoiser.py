@@ -75,15 +75,16 @@ class Denoiser(nn.Module, ABC):
                 f"the condition has shape {tuple(condition.shape)}",
                 expected=f"[batch {batch}, condition {self.condition_size}]",
             )
-        return self._check_level(level, batch)
+        return self.check_level(level, batch, self.horizon)
 
-    def _check_level(self, level: Tensor, batch: int) -> Tensor:
+    def check_level(self, level: Tensor, batch: int, positions: int) -> Tensor:
+        """The level as a network that is shown so many positions takes it; `ShapeError` for another shape."""
         per_position = self.level_positions > 1
         if level.shape == (batch,):
-            return level.unsqueeze(1).expand(batch, self.horizon) if per_position else level
-        if per_position and level.shape == (batch, self.horizon):
+            return level.unsqueeze(1).expand(batch, positions) if per_position else level
+        if per_position and level.shape == (batch, positions):
             return level
-        wanted = f"[{batch}] or [{batch}, {self.horizon}]" if per_position else f"[{batch}]"
+        wanted = f"[{batch}] or [{batch}, {positions}]" if per_position else f"[{batch}]"
         raise ShapeError(
             f"the noise level has shape {tuple(level.shape)}",
             expected=wanted,

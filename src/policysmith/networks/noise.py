@@ -18,7 +18,7 @@ as it is. `ddpm` and `ddim` build the tables; `ReverseProcess.step` looks them u
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -91,11 +91,33 @@ class DiscreteNoise(nn.Module):
         level: Int[Tensor, "batch"] | Int[Tensor, "batch horizon"],
     ) -> Float[Tensor, "batch horizon action"]:
         """Mix `noise` into `clean` at the given levels; positions at level -1 stay as they are."""
-        signal_scale = self._signal_scale[level + 1]
-        noise_scale = self._noise_scale[level + 1]
-        while signal_scale.dim() < clean.dim():
-            signal_scale, noise_scale = signal_scale.unsqueeze(-1), noise_scale.unsqueeze(-1)
+        signal_scale, noise_scale = self._scales(level, clean)
         return signal_scale * clean + noise_scale * noise
+
+    def clean(
+        self,
+        noisy: Float[Tensor, "batch horizon action"],
+        noise: Float[Tensor, "batch horizon action"],
+        level: Int[Tensor, "batch"] | Int[Tensor, "batch horizon"],
+    ) -> Float[Tensor, "batch horizon action"]:
+        """The clean sample that `noise` was mixed into; with a predicted noise, the estimate of it."""
+        signal_scale, noise_scale = self._scales(level, noisy)
+        return (noisy - noise_scale * noise) / signal_scale
+
+    def noise_in(
+        self,
+        noisy: Float[Tensor, "batch horizon action"],
+        clean: Float[Tensor, "batch horizon action"],
+        level: Int[Tensor, "batch"] | Int[Tensor, "batch horizon"],
+    ) -> Float[Tensor, "batch horizon action"]:
+        """The noise that was mixed into `clean`; levels of 0 and above, at -1 there is none."""
+        signal_scale, noise_scale = self._scales(level, noisy)
+        return (noisy - signal_scale * clean) / noise_scale
+
+    def _scales(self, level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How much of the signal and of the noise there is at each level, broadcasting against a sample."""
+        shape = (*level.shape, *[1] * (like.dim() - level.dim()))
+        return self._signal_scale[level + 1].view(shape), self._noise_scale[level + 1].view(shape)
 
 
 def _with_clean(values: Tensor, clean: float) -> Tensor:
@@ -208,13 +230,18 @@ def sample(
     start: Float[Tensor, "batch horizon action"],
     *,
     rng: torch.Generator,
+    adjust: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Float[Tensor, "batch horizon action"]:
-    """Walk all levels from `start` (pure noise, or a noise chosen by whoever steers) down to clean."""
+    """Walk all levels from `start` (pure noise, or a noise chosen by whoever steers) down to clean.
+
+    `adjust(mean, level)` may move the mean that each step from `level` goes to, before noise is added:
+    guidance of the mean, or positions held (the mean of the step from level 0 is the result).
+    """
     x = start
     for level in reversed(range(process.steps)):
         levels = torch.full((len(x),), level, device=x.device)
         mean, deviation = process.step(x, denoise(x, process.network_level(levels)), levels)
-        x = mean
+        x = mean if adjust is None else adjust(mean, level)
         if level > 0 and bool(deviation.any()):
             x = x + deviation * torch.randn(x.shape, generator=rng, device=x.device)
     return x
