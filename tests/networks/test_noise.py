@@ -382,3 +382,43 @@ def test_a_process_of_ones_own_is_a_table():
     process = ReverseProcess(torch.arange(20), table)
     target = normal(2, 3, 1).clamp(-1, 1)
     torch.testing.assert_close(sample(lambda x, level: target, process, normal(2, 3, 1), rng=rng()), target)
+
+
+# ---- clean and noise from each other, and adjusting the mean -----------------------------------------
+
+
+def test_clean_and_noise_are_found_again_from_what_was_mixed():
+    clean, eps, level = normal(3, 4, 2) / 4, normal(3, 4, 2, seed=1), torch.tensor([0, 9, 19])
+    noisy = TWENTY.add(clean, eps, level)
+    torch.testing.assert_close(TWENTY.noise_in(noisy, clean, level), eps, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        TWENTY.clean(noisy, eps, torch.full((3, 4), 9))[1], clean[1], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_an_adjusted_mean_is_what_noise_is_added_to_and_the_last_one_is_the_result():
+    levels = []
+
+    def adjust(mean, level):
+        levels.append(level)
+        return torch.full_like(mean, 0.25)
+
+    start, seen = normal(2, 3, 1), []
+
+    def denoise(x, level):
+        seen.append(x)
+        return 0.1 * x
+
+    drawn = sample(denoise, ddpm(TWENTY), start, rng=rng(), adjust=adjust)
+    assert levels == list(range(19, -1, -1))
+    assert torch.equal(drawn, torch.full((2, 3, 1), 0.25))
+    noise = torch.randn(2, 3, 1, generator=rng())
+    torch.testing.assert_close(seen[1], 0.25 + posterior_variance(TWENTY)[19].sqrt().float() * noise)
+
+
+def test_an_adjustment_that_changes_nothing_changes_no_number():
+    plain, adjusted = (
+        sample(lambda x, level: 0.1 * x, ddpm(TWENTY), normal(2, 3, 1), rng=rng(), adjust=adjust)
+        for adjust in (None, lambda mean, level: mean)
+    )
+    assert torch.equal(plain, adjusted)

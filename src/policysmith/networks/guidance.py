@@ -76,11 +76,11 @@ def extrapolated(conditional: BoundDenoiser, unconditional: BoundDenoiser, *, sc
 def guided(denoise: BoundDenoiser, log_density: LogDensity, *, scale: Scale) -> BoundDenoiser:
     """Add scale(level) times the gradient of `log_density` at the estimate of the clean sample.
 
-    The network is not differentiated. The scale that is right where the data are Gaussian is the variance of
-    the clean sample given the noisy one, sigma^2 d^2 / (sigma^2 + d^2). Columns that must not move are those
-    that `log_density` detaches. Works under `torch.no_grad` and `torch.inference_mode`. Raises
-    `CapabilityError` where there is no gradient, `NotFiniteError` naming the level where it is not finite,
-    and `ShapeError` unless there is one value per row.
+    The network is not differentiated, and the gradient counts as a constant. The scale that is right where
+    the data are Gaussian is the variance of the clean sample given the noisy one, sigma^2 d^2 / (sigma^2 +
+    d^2). Columns that must not move are those that `log_density` detaches. Works under `torch.no_grad` and
+    `torch.inference_mode`. Raises `CapabilityError` where there is no gradient, `NotFiniteError` naming the
+    level where it is not finite, and `ShapeError` unless there is one value per row.
     """
 
     def guide(noisy: Tensor, level: Tensor) -> Tensor:
@@ -109,11 +109,12 @@ def guided_through(denoise: BoundDenoiser, log_density: LogDensity, *, scale: Sc
                 expected="a place where gradients can be taken",
                 cure="use torch.no_grad there, or `guided`, which does not differentiate the network",
             )
+        tracked = torch.is_grad_enabled()  # by whoever differentiates what comes out, outer guidance included
         with torch.enable_grad():
-            at = noisy.detach().requires_grad_()
+            at = noisy if tracked and noisy.requires_grad else noisy.detach().requires_grad_()
             estimate = denoise(at, level)
-            gradient = _gradient(log_density(estimate), at, level)
-        return estimate.detach() + _broadcast(scale(level), noisy) * gradient
+            gradient = _gradient(log_density(estimate), at, level, keep_graph=tracked)
+        return (estimate if tracked else estimate.detach()) + _broadcast(scale(level), noisy) * gradient
 
     return guide
 
@@ -128,7 +129,7 @@ def noise_from_clean(denoise: BoundDenoiser, noise: DiscreteNoise) -> BoundDenoi
     return lambda noisy, level: noise.noise_in(noisy, denoise(noisy, level), level)
 
 
-def _gradient(value: Tensor, at: Tensor, level: Tensor) -> Tensor:
+def _gradient(value: Tensor, at: Tensor, level: Tensor, *, keep_graph: bool = False) -> Tensor:
     """The gradient of each row's value by the row of `at`."""
     if value.shape != (len(at),):
         raise ShapeError(
@@ -141,7 +142,7 @@ def _gradient(value: Tensor, at: Tensor, level: Tensor) -> Tensor:
             expected="operations that PyTorch can differentiate, from the sample to the value",
             cure="look for a comparison, rounding, `detach` or conversion to NumPy on the way",
         )
-    (gradient,) = torch.autograd.grad(value.sum(), at)
+    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=keep_graph)
     if not bool(gradient.isfinite().all()):
         rows = (~gradient.isfinite()).flatten(1).any(1).nonzero().flatten()
         worst = level[rows[0]].flatten()[0]
