@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from policysmith.common.errors import SettingError, ShapeError
+from policysmith.common.rng import seeded_initialisation
 from policysmith.common.saving import from_pretrained, save_pretrained
 from policysmith.networks.karras import KarrasDenoiser, add_noise, log_logistic, log_normal, scalings
 from policysmith.networks.mlp import ResidualMLPDenoiser
+from policysmith.networks.samplers import heun
+from policysmith.networks.schedules import exponential
 from policysmith.networks.transformer import TransformerDenoiser
 from policysmith.networks.unet import UNet1d
+from policysmith.objectives.denoising import preconditioned_error
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -98,6 +102,15 @@ def test_shapes_are_those_of_the_network_and_are_checked_by_it():
         denoiser.bind(condition)(noisy, sigma[:3])
 
 
+def test_sequences_may_be_as_short_as_the_network_takes_them():
+    inner = TransformerDenoiser(2, 4, 12, observation_tokens=4, width=8, depth=1, heads=2)
+    denoiser = KarrasDenoiser(inner, sigma_data=0.5)
+    noisy, sigma, _ = inputs()
+    condition = torch.randn(5, 12, generator=rng(1))
+    short = denoiser.bind(condition[:, :6])(noisy[:, :2], sigma)
+    torch.testing.assert_close(short, denoiser(noisy, sigma, condition)[:, :2])
+
+
 @pytest.mark.parametrize("sigma_data", [0, -0.5, math.inf, math.nan])
 def test_data_without_spread_are_refused(sigma_data):
     with pytest.raises(SettingError, match="sigma_data"):
@@ -166,3 +179,35 @@ def test_densities_out_of_range_are_refused():
         log_logistic(sigma_min=0.1, sigma_max=1.0, location=0.0, scale=0.0)
     with pytest.raises(SettingError, match="deviation"):
         log_normal(0.0, 0.0)
+
+
+def test_a_trained_denoiser_draws_what_it_was_trained_on():
+    """Actions are plus or minus what the condition says, both positions with one sign."""
+    with seeded_initialisation(0):
+        denoiser = KarrasDenoiser(
+            ResidualMLPDenoiser(1, 2, 1, width=32, depth=1, level_size=8), sigma_data=0.5
+        )
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
+    density, stream = log_normal(-1.2, 1.2), rng()
+
+    def draw(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        size = 0.3 + 0.4 * torch.rand(batch, 1, generator=stream)
+        sign = torch.randint(2, (batch, 1), generator=stream) * 2 - 1
+        return size, (size * sign).unsqueeze(1).expand(batch, 2, 1)
+
+    for _ in range(250):
+        size, clean = draw(128)
+        noise, sigma = torch.randn(128, 2, 1, generator=stream), density(128, stream)
+        estimate = denoiser(add_noise(clean, noise, sigma), sigma, size)
+        loss = preconditioned_error(estimate, clean, sigma, sigma_data=0.5).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    size, _ = draw(1000)
+    sigmas = exponential(15, sigma_min=0.01, sigma_max=10)
+    with torch.no_grad():
+        drawn = heun()(denoiser.bind(size), 10 * torch.randn(1000, 2, 1, generator=stream), sigmas)
+    assert float((drawn.abs().squeeze(-1) - size).abs().mean()) < 0.05
+    assert float((drawn[:, 0] * drawn[:, 1] > 0).float().mean()) > 0.97
+    assert float((drawn[:, 0] > 0).float().mean()) == pytest.approx(0.5, abs=0.08)

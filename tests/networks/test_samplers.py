@@ -231,3 +231,24 @@ def test_unknown_samplers_are_told_the_known_ones_and_eta_is_no_less_than_zero()
         sampler_named("eular")
     with pytest.raises(SettingError, match="eta"):
         euler_ancestral(eta=-1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "levels"),
+    [
+        (heun(), [4, 1, 1]),  # both ends
+        (dpm_solver_2(), [4, 2, 1]),  # the geometric middle
+        (dpm_solver_plus_2s(), [4, 2, 1]),
+        (dpm_solver_plus_2m(), [4, 1]),
+    ],
+    ids=["heun", "dpm-2", "dpm-2s", "dpm-2m"],
+)
+def test_second_order_samplers_ask_at_these_levels(sampler, levels):
+    told = []
+
+    def denoise(x, sigma):
+        told.append(float(sigma[0]))
+        return 0.1 * x
+
+    sampler(denoise, column(1.0), [4.0, 1.0, 0.0])
+    assert told == pytest.approx(levels)

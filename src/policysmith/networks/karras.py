@@ -59,7 +59,7 @@ class KarrasDenoiser(Denoiser):
         condition: Float[Tensor, "batch condition"],
     ) -> Float[Tensor, "batch horizon action"]:
         """Estimate the clean sample; `level` is sigma itself, 0 where a position is clean and stays."""
-        level = self.network.check(noisy, level, condition)
+        level = self.check(noisy, level, condition)
         return self._precondition(noisy, level, lambda shown, told: self.network(shown, told, condition))
 
     def bind(self, condition: Float[Tensor, "batch condition"]) -> BoundDenoiser:
@@ -67,9 +67,13 @@ class KarrasDenoiser(Denoiser):
         network = self.network.bind(condition)
 
         def denoise(noisy: Tensor, level: Tensor) -> Tensor:
-            return self._precondition(noisy, self.network.check(noisy, level, condition), network)
+            return self._precondition(noisy, self.check(noisy, level, condition), network)
 
         return denoise
+
+    def check(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        """As the network checks it: some take sequences shorter than the horizon."""
+        return self.network.check(noisy, level, condition)
 
     def _precondition(self, noisy: Tensor, sigma: Tensor, network: BoundDenoiser) -> Tensor:
         skip, out, into = (_like(value, noisy) for value in scalings(sigma, sigma_data=self.sigma_data))
