@@ -1,0 +1,52 @@
+"""The code of the guides runs, and does what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policysmith.experience.demonstrations import Demonstrations
+from policysmith.experience.episodes import Episodes
+from policysmith.systems import sdp
+from policysmith.training.loop import finish
+
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+
+
+def run_guide(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Run the Python of a guide from top to bottom, its names going on from block to block."""
+    text = (GUIDES / name).read_text(encoding="utf-8")
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, name, "exec"), given)
+    return given
+
+
+def test_the_guide_of_data_makes_reads_and_selects_episodes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_guide("your-data.md", {})
+    assert names["again"].lengths.tolist() == [40, 25, 31]
+    assert len(names["good"]) == 3
+    assert "3 episodes, 96 steps" in capsys.readouterr().out
+
+
+def test_the_guide_of_saving_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    episodes = Episodes.from_arrays(Demonstrations("point-reach", episodes=4).record())
+    config = sdp.PRESETS["tiny"]
+    whole = [now.metrics["loss"] for now in sdp.train(episodes, config=config)]
+    policy = finish(sdp.train(episodes, config=config)).policy()
+    run_guide("saving.md", {"policy": policy, "sdp": sdp, "episodes": episodes, "config": config})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(int(step), float(loss)) for step, loss in lines] == list(enumerate(whole, 1))[3:]
+
+
+@pytest.mark.parametrize("file", sorted(GUIDES.glob("*.md")), ids=lambda file: file.stem)
+def test_commands_of_the_guides_name_verbs_that_exist(file):
+    from policysmith.cli.main import VERBS
+
+    text = file.read_text(encoding="utf-8")
+    for verb in re.findall(r"^policysmith (\w+)|`policysmith ([a-z]+)", text, re.MULTILINE):
+        assert "".join(verb) in VERBS
