@@ -38,7 +38,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "ready": lambda: pages.ready_table(ENTRIES, folder="systems/"),
     "keys": lambda: pages.key_tables((PACKAGE / "common" / "keys.py").read_text(encoding="utf-8")),
     "options": lambda: reference.option_tables(PACKAGE / "cli", VERBS),
-    "stages": lambda: "\n".join(f"- [{stage}]({stage}.md)" for stage in STAGE_PAGES.values()),
+    "stages": lambda: reference.stage_list(PACKAGE),
 }
 
 

@@ -37,6 +37,15 @@ def stages(package: Path) -> list[str]:
     return [stage for stage in STAGES if any(_modules(package / stage))]
 
 
+def stage_list(package: Path) -> str:
+    """The stages as a list with what each holds, linking to their pages."""
+    lines = [
+        f"- [{stage}]({stage}.md): {_first(_parse(package / stage / '__init__.py'))}"
+        for stage in stages(package)
+    ]
+    return "\n".join(lines)
+
+
 def stage_page(package: Path, stage: str) -> str:
     """The page of one stage: each module with its idea, and what it makes public."""
     parts = [f"# {stage}", _first(_parse(package / stage / "__init__.py"))]
@@ -73,7 +82,7 @@ def _public(body: Iterable[ast.stmt]) -> Iterator[Definition]:
 def _described(node: Definition, indent: str = "") -> Iterator[str]:
     """The line of a definition, and those of a class's public methods below it."""
     first = _first(node)
-    yield f"{indent}- `{node.name}{_arguments(node)}`" + (f": {first}" if first else "")
+    yield f"{indent}- `{node.name}{_arguments(node, method=bool(indent))}`" + (f": {first}" if first else "")
     if isinstance(node, ast.ClassDef):
         for inner in _public(node.body):
             if ast.get_docstring(inner):
@@ -85,8 +94,8 @@ def _first(node: Definition | ast.Module) -> str:
     return escape(" ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()))
 
 
-def _arguments(node: Definition) -> str:
-    """The arguments of a function, or of what makes a class, without their annotations."""
+def _arguments(node: Definition, *, method: bool) -> str:
+    """The arguments of a function without their annotations; nothing for a class or a property."""
     if isinstance(node, ast.ClassDef):
         return ""
     marks = {ast.unparse(mark) for mark in node.decorator_list}
@@ -96,7 +105,7 @@ def _arguments(node: Definition) -> str:
     for one in ast.walk(arguments):
         if isinstance(one, ast.arg):
             one.annotation = None
-    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+    if method and "staticmethod" not in marks:
         del arguments.args[0]
     return f"({ast.unparse(arguments)})"
 

@@ -20,7 +20,7 @@ on two lines.
 More.
 """
 
-def public(a: int, *rest: str, key: float = 1.0) -> None:
+def public(cls: int, *rest: str, key: float = 1.0) -> None:
     """What it does
     with `a_b`.
 
@@ -38,6 +38,10 @@ class Thing:
     def act(self, x: "Float[Tensor, 'row']") -> None:
         """Acts."""
 
+    @classmethod
+    def made(cls, cls_name: str) -> None:
+        """Made."""
+
     @property
     def size(self) -> int:
         """Its size."""
@@ -49,9 +53,10 @@ def test_a_module_shows_what_is_public_with_its_first_words():
     assert text.split("\n\n") == [
         "## `policysmith.policies.some_thing` {#policies-some-thing}",
         "The idea of it, on two lines.",
-        "- `public(a, *rest, key=1.0)`: What it does with `a_b`.\n"
+        "- `public(cls, *rest, key=1.0)`: What it does with `a_b`.\n"
         "- `Thing`: A thing.\n"
         "    - `act(x)`: Acts.\n"
+        "    - `made(cls_name)`: Made.\n"
         "    - `size`: Its size.",
     ]
 
