@@ -35,7 +35,7 @@ ENTRY: dict[str, str] = {
 
 @dataclass(frozen=True)
 class System:
-    """One entry of the catalogue; `number` is None for the baselines that are no card's subject."""
+    """One entry of the catalogue; `number` is None for a baseline."""
 
     name: str
     title: str
