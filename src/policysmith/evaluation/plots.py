@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
@@ -220,7 +222,7 @@ def scatter_cost_success(
     """
     styles = styles_of(points, palette)
     figure, axes = blank_axes(theme, height=3.4)
-    placed = []
+    placed, whiskers = [], []
     for label, (cost, success) in points.items():
         x, x_low, x_high = _ends(cost)
         y, y_low, y_high = _ends(success)
@@ -231,6 +233,7 @@ def scatter_cost_success(
         axes.plot([x, x], [y_low, y_high], color=colour, linewidth=1.4)
         axes.plot(x, y, "o", color=colour, markersize=8, markeredgecolor=theme.paper)
         placed.append((label, x, y, colour))
+        whiskers += [((x_low, y), (x_high, y)), ((x, y_low), (x, y_high))]
     if log:
         axes.set_xscale("log")
         plain_log_ticks(axes)
@@ -238,7 +241,7 @@ def scatter_cost_success(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     draw_grid(axes, theme, "both")
-    _place_labels(figure, axes, placed)
+    _place_labels(figure, axes, placed, whiskers, theme)
     return figure
 
 
@@ -251,11 +254,18 @@ def _millisecond_axis(axes: Axes) -> None:
     axes.set_xlabel("milliseconds")
 
 
-def _place_labels(figure: Figure, axes: Axes, placed: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write each label beside its point, on the side and height where it covers no other label or point."""
+def _place_labels(
+    figure: Figure,
+    axes: Axes,
+    placed: Sequence[tuple[str, float, float, str]],
+    whiskers: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    theme: Theme,
+) -> None:
+    """Write each label beside its point, where it covers no other label or point and few whiskers."""
     figure.draw_without_rendering()  # fixes the layout, so that pixels can be compared
     centres = [axes.transData.transform((x, y)) for _, x, y, _ in placed]
     taken = [Bbox([centre - 5, centre + 5]) for centre in centres]
+    lines = [Bbox(axes.transData.transform(ends)).padded(1) for ends in whiskers]
     for label, x, y, colour in placed:
         text = axes.annotate(
             short_label(label),
@@ -265,18 +275,28 @@ def _place_labels(figure: Figure, axes: Axes, placed: Sequence[tuple[str, float,
             color=colour,
             fontsize=FONT_SIZE,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
         )
-        for across, up, side in _OFFSETS:
-            text.set_position((across, up))
-            text.set_horizontalalignment(side)
+
+        def covered(offset: _Offset, text: Annotation = text) -> tuple[bool, int, int]:
+            """How bad a place is: outside the axes, labels and points covered, whiskers crossed."""
+            text.set_position(offset[:2])
+            text.set_horizontalalignment(offset[2])
             box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(box)
+            outside = box.x0 < axes.bbox.x0 or axes.bbox.x1 < box.x1
+            return (
+                outside,
+                sum(bool(box.overlaps(other)) for other in taken),
+                sum(bool(box.overlaps(line)) for line in lines),
+            )
+
+        covered(min(_OFFSETS, key=covered))  # the nearest of the best, where the text then stays
+        taken.append(text.get_window_extent())
 
 
-_OFFSETS: tuple[tuple[int, int, Literal["left", "right"]], ...] = (
+_Offset: TypeAlias = tuple[int, int, Literal["left", "right"]]
+
+_OFFSETS: tuple[_Offset, ...] = (
     (8, 5, "left"), (-8, 5, "right"), (8, -14, "left"), (-8, -14, "right"), (8, 19, "left"),
     (-8, 19, "right"), (8, -28, "left"), (-8, -28, "right"), (8, 33, "left"), (-8, 33, "right"),
 )  # fmt: skip
