@@ -1,7 +1,8 @@
 """The one way to get an environment, and its scripted expert, by name.
 
     make("metaworld/drawer-open-v3", horizon=150)             Meta-World, through our adapter
-    make("point-reach")                                       our tiny world, needs nothing installed
+    make("point-reach")                                       our tiny worlds, which need nothing installed
+    make("point-obstacle", sigma_system=0.02)
     make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
     make("my_package:MyEnv-v0", my_option=3)                  the user's own included
 
@@ -27,6 +28,12 @@ from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 
 METAWORLD = "metaworld/"
 POINT_REACH = "point-reach"
+POINT_OBSTACLE = "point-obstacle"
+OWN = {
+    POINT_REACH: "policysmith.worlds.point:PointReach",
+    POINT_OBSTACLE: "policysmith.worlds.obstacle:PointObstacle",
+}
+"""Our own worlds, which come without a package."""
 EXTRAS = {"gymnasium_robotics": "robotics", "metaworld": "metaworld", "mujoco": "metaworld"}
 """Which of our extras brings which package."""
 
@@ -67,6 +74,10 @@ def expert(name: str, env: gymnasium.Env) -> Expert | None:
         from policysmith.worlds.point import PointExpert
 
         return PointExpert()
+    if name == POINT_OBSTACLE:
+        from policysmith.worlds.obstacle import ObstacleExpert
+
+        return ObstacleExpert()
     if name.startswith(METAWORLD):
         from policysmith.worlds.metaworld import MetaWorldExpert
 
@@ -80,7 +91,7 @@ def expert(name: str, env: gymnasium.Env) -> Expert | None:
 
 def known_names() -> list[str]:
     """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
-    names = [POINT_REACH]
+    names = list(OWN)
     if importlib.util.find_spec("metaworld") is not None:
         from policysmith.worlds.metaworld import task_names
 
@@ -101,8 +112,8 @@ def _full_name(spec: EnvSpec) -> str:
 
 def _make(name: str, **kwargs: Any) -> gymnasium.Env:
     spec: str | EnvSpec = name
-    if name == POINT_REACH:
-        spec = EnvSpec(name, entry_point="policysmith.worlds.point:PointReach", disable_env_checker=True)
+    if name in OWN:
+        spec = EnvSpec(name, entry_point=OWN[name], disable_env_checker=True)
     elif name.startswith(METAWORLD):
         _check_metaworld(name)
         spec = EnvSpec(
