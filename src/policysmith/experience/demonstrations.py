@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ class Demonstrations:
     expert: str = ""
     """`package.module:name` of an expert (a function of the observation, or an object with `act`); empty for
     the scripted expert that comes with the environment"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the environment, as `worlds.registry.make` takes them; plain data"""
 
     def record(self) -> Iterator[Recorded]:
         """Record, yielding one episode after another."""
-        environment = registry.make(self.environment)
+        environment = registry.make(self.environment, **self.options)
         try:
             yield from record(
                 environment,
@@ -69,7 +71,7 @@ class Demonstrations:
 
     def save(self, recorded: list[Recorded], folder: Path) -> Episodes:
         """Write what was recorded into `folder` as a Minari data set, and return it."""
-        environment = registry.make(self.environment)
+        environment = registry.make(self.environment, **self.options)
         episodes = Episodes.from_arrays(recorded, provenance=asdict(self))
         save_episodes(episodes, folder, action_space=environment.action_space)  # type: ignore[arg-type]
         environment.close()

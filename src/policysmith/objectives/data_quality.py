@@ -86,11 +86,11 @@ def ball_neighbourhood(
     action: Float[Tensor, "sample action"],
     *,
     radius: float,
-    rows: slice = slice(None),
+    rows: Int[Tensor, "row"] | None = None,
     group_id: Int[Tensor, "sample"] | None = None,
     chunk: int = CHUNK,
 ) -> Neighbourhood:
-    """The neighbourhood of each sample in `rows`: all samples within `radius`, itself included.
+    """The neighbourhood of each sample in `rows` (all by default): the samples within `radius`, itself too.
 
     With `group_id` (one per sample, such as the number of its episode) the neighbours are those of *other*
     groups, and a sample far from all of them has none. Time grows with the square of the samples, memory
@@ -102,7 +102,7 @@ def ball_neighbourhood(
     # Count, actions and their squares of the neighbours in one product with the block's membership.
     summed = torch.cat([torch.ones_like(action[:, :1]), action, action.square()], dim=1)
     found = []
-    for query in numbers[rows].split(chunk):
+    for query in (numbers if rows is None else rows).split(chunk):
         total = torch.zeros(len(query), summed.shape[1], dtype=torch.double)
         for start in range(0, len(state), chunk):
             block = numbers[start : start + chunk]
@@ -124,11 +124,11 @@ def nearest_neighbourhood(
     action: Float[Tensor, "sample action"],
     *,
     count: int,
-    rows: slice = slice(None),
+    rows: Int[Tensor, "row"] | None = None,
     group_id: Int[Tensor, "sample"] | None = None,
     chunk: int = CHUNK,
 ) -> Neighbourhood:
-    """The neighbourhood of each sample in `rows`: the `count` nearest samples, itself included.
+    """The neighbourhood of each sample in `rows` (all by default): the `count` nearest samples, itself too.
 
     As `ball_neighbourhood`, for data whose density varies too much for one radius. Fewer than `count`
     neighbours are taken where there are no more.
@@ -139,7 +139,7 @@ def nearest_neighbourhood(
     state, action, centre = _centred(state, action)
     numbers = torch.arange(len(state))
     sizes, means, variances = [], [], []
-    for query in numbers[rows].split(max(1, chunk * chunk // len(state))):
+    for query in (numbers if rows is None else rows).split(max(1, chunk * chunk // len(state))):
         distance = _squared_distance(state[query], state)
         if group_id is not None:
             distance = distance.masked_fill(group_id[query, None] == group_id, torch.inf)
@@ -206,6 +206,28 @@ def transition_spread(
     like = torch.cat([state.double(), action.double()], dim=1)
     change = next_state.double() - state.double()
     return ball_neighbourhood(like, change, radius=radius, chunk=chunk).variance
+
+
+def curation_score(
+    variance: Float[Tensor, "episode"], length: Int[Tensor, "episode"]
+) -> Float[Tensor, "episode"]:
+    """How much each episode deserves to be dropped, 0 to 1: the mean of its ranks in variance and in length.
+
+    `variance` is the episode's action variance against the other episodes, NaN (nothing near it) ranking in
+    the middle. Both count, since either alone misleads: slow demonstrations can be perfectly consistent.
+    """
+    return (_rank(variance.double()) + _rank(length.double())) / 2
+
+
+def _rank(values: Float[Tensor, "episode"]) -> Float[Tensor, "episode"]:
+    """The share of the other values that are smaller, equal ones counting half; 1/2 for NaN."""
+    known = ~values.isnan()
+    some = values[known]
+    smaller = (some < some[:, None]).sum(1) + 0.5 * ((some == some[:, None]).sum(1) - 1)
+    rank = torch.full_like(values, 0.5)
+    if len(some) > 1:
+        rank[known] = smaller.double() / (len(some) - 1)
+    return rank
 
 
 def _centred(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,7 +49,7 @@ class GaussianActor(Policy):
         if not self.deterministic:
             noise = torch.randn(action.shape, generator=rng, device=self.device)
             action = action + self.log_deviation.exp() * noise
-        return action[:, None], _counted(state)
+        return action[:, None], counted(state)
 
     def log_prob(
         self, observation: Float[Tensor, "batch observation"], action: Float[Tensor, "batch action"]
@@ -91,7 +91,7 @@ class CategoricalActor(Policy):
             choice = logits.argmax(-1, keepdim=True)
         else:
             choice = torch.multinomial(logits.softmax(-1), 1, generator=rng)
-        return choice[:, None], _counted(state)
+        return choice[:, None], counted(state)
 
     def log_prob(
         self, observation: Float[Tensor, "batch observation"], action: Int[Tensor, "batch 1"]
@@ -105,7 +105,8 @@ class CategoricalActor(Policy):
         return -(log_prob.exp() * log_prob).sum(-1)
 
 
-def _counted(state: TensorDict) -> TensorDict:
+def counted(state: TensorDict) -> TensorDict:
+    """The state with one more network call in every row."""
     state = state.clone(recurse=False)
     state["network_calls"] = state["network_calls"] + 1
     return state

@@ -1,8 +1,8 @@
 """Policies for behaviour cloning: an MLP from the last observations to the next actions.
 
-`RegressionPolicy` answers with one action, `MixturePolicy` with a mixture of Gaussians, which can hold several
-answers to one observation. Both read windows of observations, answer with chunks of actions, and carry the
-scales of the data they were trained on.
+`RegressionPolicy` answers with one action, `MixturePolicy` with a mixture of Gaussians, which can hold
+several answers to one observation. Both read windows of observations, answer with chunks of actions, and
+carry the scales of the data they were trained on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from policysmith.common.saving import saveable
 from policysmith.networks.mlp import mlp
 from policysmith.networks.normalizers import Normalizer
 from policysmith.objectives.cloning import mixture_log_prob
+from policysmith.policies.actors import counted
 from policysmith.policies.protocol import Policy
 
 
@@ -154,10 +155,3 @@ class MixturePolicy(Policy):
     def _in_units(self, scaled: Float[Tensor, "batch size"]) -> Float[Tensor, "batch step action"]:
         chunk = scaled.unflatten(1, (self.action_steps, self.action_size))
         return self.action_normalizer.inverse(chunk)
-
-
-def counted(state: TensorDict) -> TensorDict:
-    """The state with one more network call in every row."""
-    state = state.clone(recurse=False)
-    state["network_calls"] = state["network_calls"] + 1
-    return state

@@ -42,8 +42,8 @@ PRESETS = {
     "bench": Config(hidden=(256, 256), normalise=True, steps=3000, batch_size=256, learning_rate=1e-3),
     "tiny": Config(hidden=(16,), normalise=True, steps=6, batch_size=8),
 }
-"""The reference's size, the same with its mixture head (5 components), the learner of Belkhale et al. 2023 for
-their point mass (256 windows of 10 steps a batch), a laptop's, and a test's."""
+"""The reference's size, the same with its mixture head (5 components), the learner of Belkhale et al. 2023
+for their point mass (256 windows of 10 steps a batch), a laptop's, and a test's."""
 
 
 def train(
