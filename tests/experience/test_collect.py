@@ -8,6 +8,7 @@ import torch
 from policysmith.common.errors import CapabilityError, DataError, ShapeError
 from policysmith.common.rng import derive
 from policysmith.experience.collect import record, succeeded
+from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 
 torch.set_num_threads(1)
@@ -215,3 +216,18 @@ def test_an_expert_of_another_width_is_refused_and_not_broadcast(answer):
 )
 def test_success_goes_by_either_name(info, flag):
     assert succeeded(info) is flag
+
+
+def test_a_description_says_the_options_of_its_environment_and_is_kept_by_them(tmp_path):
+    still, pushed = (
+        Demonstrations("point-obstacle", episodes=2, options={"sigma_system": sigma}) for sigma in (0.0, 0.02)
+    )
+    assert still.path(tmp_path) != pushed.path(tmp_path)
+    recorded = list(pushed.record())
+    steps = np.diff(recorded[0]["observation"][:, :2], axis=0)
+    # The world was pushed while the record holds what the expert meant: a step is not its action.
+    assert np.abs(steps - 0.04 * recorded[0]["action"]).max() > 0.01
+    calm = next(still.record())
+    np.testing.assert_allclose(np.diff(calm["observation"][:, :2], axis=0), 0.04 * calm["action"], atol=1e-6)
+    pushed.save(recorded, pushed.path(tmp_path))
+    assert pushed.load(tmp_path).provenance["options"] == {"sigma_system": 0.02}
