@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from policysmith.common.errors import SettingError, ShapeError
-from policysmith.policies.cloning import MixturePolicy, RegressionPolicy
+from policysmith.policies.cloning import MixturePolicy, RegressionPolicy, joined
 from policysmith.policies.protocol import load_policy
 
 
@@ -127,3 +128,24 @@ def test_a_mixture_of_nothing_is_refused():
         MixturePolicy(3, 1, components=0)
     with pytest.raises(SettingError, match="above 0"):
         MixturePolicy(3, 1, minimum_deviation=0.0)
+
+
+@pytest.mark.parametrize("kind", [RegressionPolicy, MixturePolicy])
+def test_a_goal_is_read_beside_the_state(kind):
+    policy = kind(2, 1, hidden=(8,), goal_size=1)
+    state = torch.rand(5, 1, 2)
+
+    def acted(goal):
+        observation = TensorDict({"state": state, "goal": torch.full((5, 1, 1), goal)}, batch_size=[5, 1])
+        return policy.act(observation, policy.initial_state(5), rng=rng())[0]
+
+    assert torch.equal(acted(1.0), acted(1.0))
+    assert not torch.equal(acted(1.0), acted(-1.0))
+    with pytest.raises(ShapeError, match="goal"):
+        policy.act(state, policy.initial_state(5), rng=rng())
+
+
+def test_state_and_goal_are_joined_in_that_order_whatever_the_order_of_the_parts():
+    observation = TensorDict({"goal": torch.ones(3, 1), "state": torch.zeros(3, 2)}, batch_size=[3])
+    assert joined(observation).tolist() == [[0.0, 0.0, 1.0]] * 3
+    assert joined(torch.zeros(3, 2)).shape == (3, 2)

@@ -192,3 +192,15 @@ def test_dimensions_weights_and_references_that_do_not_fit_are_refused():
 def test_settings_that_contradict_each_other_or_are_out_of_range(wrong):
     with pytest.raises(SettingError):
         replace(PRESETS["paper"], **wrong)
+
+
+def test_of_observations_in_parts_the_state_is_compared():
+    plain = demonstrations(noise=0.2)
+    camera = np.zeros((40, 8, 8, 3), np.uint8)
+    parts = [{**row, "observation": {"state": row["observation"], "camera": camera}} for row in plain]
+    assert (
+        found(episodes(parts), transitions=True).summary == found(episodes(plain), transitions=True).summary
+    )
+    blind = [{**row, "observation": {"camera": camera}} for row in plain]
+    with pytest.raises(DataError, match="no state"):
+        found(episodes(blind))

@@ -13,7 +13,7 @@ import numpy as np
 
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import numpy_generator
-from policysmith.experience.acting import Expert
+from policysmith.policies.acting import Expert
 
 STOPS = (2, 7)
 """The shortest and the longest stop in steps."""

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
+from policysmith.common.observations import Observation, state_of
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage, result_of
 from policysmith.evaluation.drawing import LIGHT, blank_axes, draw_grid, draw_legend, palette
@@ -57,7 +58,7 @@ class Config:
     - `radius`: of a neighbourhood, in standard deviations of the state. The paper takes 0.2 for the pose of
       a hand and an object, 0.05 for the pose alone; None takes the 5th percentile of pairwise distances.
     - `neighbours`: take so many nearest samples instead of a ball.
-    - `state`: the dimensions of the observation that are compared; empty means all.
+    - `state`: the dimensions of the observation (or of its part `state`) that are compared; empty means all.
     - `action_weights`: one per dimension; or `action_groups`: sizes of groups of adjacent dimensions, whose
       weight is one over the largest variance in the group ((3, 3, 1) in the authors' script for a robot
       arm: position, rotation, gripper). Both empty: 1.
@@ -161,14 +162,15 @@ class _Samples:
                 expected=f"{size}, as the data that are graded",
             )
 
-        def chosen(observation: Tensor) -> Tensor:
-            return observation[:, columns] if columns else observation
+        def chosen(observation: Observation) -> Tensor:
+            state = state_of(observation)
+            return state[:, columns] if columns else state
 
-        observation = episodes.steps["observation"]
+        observation = state_of(episodes.steps["observation"])
         mean, deviation = standard_scale(chosen(reference.steps["observation"]))
         self.state = (chosen(observation).double() - mean) / deviation
         following = torch.cat([observation[1:], observation[-1:]])
-        following[episodes.starts + episodes.lengths - 1] = episodes.final_observation
+        following[episodes.starts + episodes.lengths - 1] = state_of(episodes.final_observation)
         self.next_state = (chosen(following).double() - mean) / deviation
         self.action = episodes.steps["action"].double()
         self.episode = torch.repeat_interleave(torch.arange(len(episodes)), episodes.lengths)
@@ -195,6 +197,8 @@ class _Samples:
 
 
 def _check(episodes: Episodes, config: Config) -> None:
+    if episodes.observation_size == 0:
+        raise DataError("the observations have no state to compare", expected="a vector, or a part 'state'")
     if len(short := (episodes.lengths < 2).nonzero()[:, 0].tolist()):
         raise DataError(
             f"{len(short)} of {len(episodes)} episodes have a single step",

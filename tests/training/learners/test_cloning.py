@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from policysmith.common.errors import DataError, SettingError
+from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.experience.episodes import Episodes
 from policysmith.policies.cloning import MixturePolicy, RegressionPolicy
 from policysmith.training.learners.cloning import (
@@ -129,3 +129,18 @@ def test_actions_beyond_the_output_are_refused_unless_scaled():
 def test_settings_out_of_range_are_named(wrong):
     with pytest.raises(SettingError, match=next(iter(wrong)).split("_")[0]):
         CloningSettings(**wrong)
+
+
+def test_goals_are_learnt_from_and_pictures_refused():
+    parts = {"state": np.zeros((4, 2)), "goal": np.arange(4.0)[:, None]}
+    episodes = Episodes.from_arrays([{"observation": parts, "action": np.arange(4.0)[:, None] / 4}])
+    settings = CloningSettings(**{**vars(SMALL), "normalise": True})
+    policy = trained(episodes, settings, regression_loss)
+    assert policy.goal_size == 1
+    batch = next(iter_batches(policy, episodes))
+    assert regression_loss(policy, batch)[0].max().item() < 0.01
+
+    seen = {"state": np.zeros((4, 2)), "camera": np.zeros((4, 8, 8, 3), np.uint8)}
+    pictures = Episodes.from_arrays([{"observation": seen, "action": np.zeros((4, 1))}])
+    with pytest.raises(CapabilityError, match="camera"):
+        cloning_policy(pictures, settings=SMALL, seed=0)

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
 
-from policysmith.common.errors import DataError, SettingError
+from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.windows import WindowSampler
 from policysmith.objectives.cloning import action_error
-from policysmith.policies.cloning import MixturePolicy, RegressionPolicy
+from policysmith.policies.cloning import MixturePolicy, RegressionPolicy, joined
 from policysmith.policies.protocol import Policy
 from policysmith.training.learner import Learner, Loss
 from policysmith.training.loop import Progress, RunState, run, step_policy
@@ -69,10 +69,19 @@ def cloning_policy(
 ) -> RegressionPolicy | MixturePolicy:
     """An untrained policy for the widths (and, where `normalise`, the ranges) of `episodes`.
 
-    Raises `DataError` where the actions are beyond what an output that is not scaled can reach.
+    It reads the state, and the goal where there is one. Raises `CapabilityError` for pictures, and
+    `DataError` where the actions are beyond what an output that is not scaled can reach.
     """
+    if episodes.pictures:
+        raise CapabilityError(
+            f"the observations have pictures ({', '.join(episodes.pictures)})",
+            expected="vectors: a state, and a goal where there is one",
+            cure="leave the cameras out when loading the data",
+        )
+    observation = joined(episodes.steps["observation"])
     sizes = (episodes.observation_size, episodes.action_size)
     common = {
+        "goal_size": observation.shape[1] - episodes.observation_size,
         "hidden": settings.hidden,
         "observation_steps": settings.observation_steps,
         "action_steps": settings.action_steps,
@@ -91,7 +100,7 @@ def cloning_policy(
         )
     action = episodes.steps["action"]
     if settings.normalise:
-        policy.observation_normalizer.fit_range(episodes.steps["observation"])
+        policy.observation_normalizer.fit_range(observation)
         policy.action_normalizer.fit_range(action)
     elif (largest := float(action.abs().max())) > 1 + 1e-6:
         raise DataError(
