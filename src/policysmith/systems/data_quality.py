@@ -245,7 +245,7 @@ def _findings(
     alone = _mean_per_episode((others.size == 0).double(), owner, len(episodes))
     score = curation_score(variance, episodes.lengths)
     order = score.argsort(descending=True, stable=True).tolist()
-    dropped = order[: math.floor(config.drop * len(episodes))]
+    dropped = order[: math.floor(config.drop * len(episodes) + 1e-9)]
     lengths = episodes.lengths.double()
     deviation = float(lengths.std(correction=0))
     summary: dict[str, float | int | str] = {
