@@ -89,7 +89,7 @@ def compare(
             for now in run.train():
                 yield Stage(f"train {arm.label}, seed {seed}", now.step, now.total, now.metrics.get("loss"))
             result.curves.append(_losses(run))
-            result.train_seconds.append(_seconds(run))
+            result.train_seconds.append(training_seconds(run))
             policy = arm.acting(run.policy())
             yield Stage(f"play {arm.label}, seed {seed}", 0, 1)
             result.policies.append(policy)
@@ -107,8 +107,8 @@ def _losses(run: CachedRun) -> tuple[list[float], list[float]]:
     return [line["step"] for line in lines], [line["loss"] for line in lines]
 
 
-def _seconds(run: CachedRun) -> float:
-    """Seconds of training, from the logged share of steps."""
+def training_seconds(run: CachedRun) -> float:
+    """Seconds that a run spent on training, from the logged share of its steps."""
     lines = run.directory.metrics()
     per_step = [line["seconds/collect"] + line["seconds/update"] for line in lines]
     return float(np.mean(per_step) * lines[-1]["step"])

@@ -7,6 +7,7 @@ one task through all of its collections: record, grade, clone from several numbe
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from policysmith.common.rng import generator
 from policysmith.common.saving import load_json, save_json
 from policysmith.common.stages import Stage, result_of
 from policysmith.evaluation.cache import CachedRun
-from policysmith.evaluation.comparison import episode_seeds
+from policysmith.evaluation.comparison import episode_seeds, training_seconds
 from policysmith.evaluation.rollouts import roll_out
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
@@ -128,6 +129,8 @@ class SetResult:
     quality: list[dict[str, float]] = field(default_factory=list)
     success: dict[tuple[int, float], list[Bool[np.ndarray, "episode"]]] = field(default_factory=dict)
     """(demonstrations, level of play) -> per seed the outcomes."""
+    seconds: float = 0.0
+    """of training and playing, also where they are from an earlier call"""
 
     def played(self, size: int, level: float | None = None) -> Float[np.ndarray, "seed episode"]:
         """Outcomes of the policies from `size` demonstrations, by default at the training level."""
@@ -159,28 +162,39 @@ def learn_and_play(
                 first = episodes.select(list(range(size)))
                 run = CachedRun(behaviour_cloning, first, learner, seed, folder)
                 played = yield from train_and_play(run, make, task, f"{label}, {size}", evaluate)
-                for level, success in played.items():
+                result.seconds += played.seconds
+                for level, success in played.success.items():
                     result.success.setdefault((size, level), []).append(success)
     return results
 
 
+@dataclass(frozen=True)
+class Played:
+    """Outcomes by level of play, and the seconds that training and playing took."""
+
+    success: dict[float, Bool[np.ndarray, "episode"]]
+    seconds: float
+
+
 def train_and_play(
     run: CachedRun, make: MakeNoisy, task: NoisyTask, label: str, evaluate: int
-) -> Generator[Stage, None, dict[float, Bool[np.ndarray, "episode"]]]:
-    """Outcomes at each level of play; they are kept beside the training run, and go when it goes."""
+) -> Generator[Stage, None, Played]:
+    """Train and play at each level; the outcomes are kept beside the training run, and go when it goes."""
     for now in run.train(checkpoint_every=run.config.steps):
         yield Stage(f"train {label}, seed {run.seed}", now.step, now.total, now.metrics.get("loss"))
     path = run.path / f"success-{task.short_name}-{evaluate}.json"
     if not path.is_file():
-        policy, outcome = run.policy(), {}
+        policy, outcome, began = run.policy(), {}, time.perf_counter()
         for number, level in enumerate(task.played):
             yield Stage(f"play {label}, seed {run.seed}", number, len(task.played))
             rollouts = roll_out(
                 policy, make(level), seeds=episode_seeds(0, evaluate), seed=run.seed, limit=task.limit
             )
             outcome[str(level)] = rollouts.success.astype(int).tolist()
-        save_json(path, outcome)
-    return {float(level): np.array(success, bool) for level, success in load_json(path).items()}
+        save_json(path, {"success": outcome, "seconds": time.perf_counter() - began})
+    kept = load_json(path)
+    success = {float(level): np.array(one, bool) for level, one in kept["success"].items()}
+    return Played(success, training_seconds(run) + kept["seconds"])
 
 
 def graded(task: NoisyTask, sets: Sequence[Episodes]) -> list[dict[str, float]]:
