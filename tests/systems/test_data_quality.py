@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.stages import result_of
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.store import save_episodes
 from policysmith.systems.data_quality import PRESETS, Config, curated, measure
 
 torch.set_num_threads(1)
@@ -35,6 +37,8 @@ def episodes(*parts):
 
 def found(data, **settings):
     reference = settings.pop("reference", None)
+    if "folder" in settings:
+        settings["reference"] = settings.pop("folder")
     return result_of(measure(data, config=Config(**settings), reference=reference))
 
 
@@ -67,6 +71,14 @@ def test_noise_in_the_states_lowers_similarity_alone():
     assert theirs["action variance"] == pytest.approx(ours["action variance"], abs=0.003)
 
 
+def test_a_reference_can_be_a_folder(tmp_path):
+    narrow, wide = episodes(demonstrations(widen=0.1)), episodes(demonstrations(widen=1.0))
+    save_episodes(wide, tmp_path / "wide", action_space=gymnasium.spaces.Box(-9, 9, (1,)))
+    by_folder = found(narrow, radius=0.1, reference=None, folder=str(tmp_path / "wide"))
+    assert by_folder.summary == found(narrow, radius=0.1, reference=wide).summary
+    assert by_folder.summary != found(narrow, radius=0.1).summary
+
+
 def test_units_of_the_state_do_not_matter():
     rows = demonstrations(noise=0.2, widen=0.1)
     scaled = [{**row, "observation": 1000 * row["observation"] + 7} for row in rows]
@@ -97,10 +109,14 @@ def test_nearest_neighbours_instead_of_a_ball():
     assert noisy.summary["action variance"] == pytest.approx(0.09 * 11 / 12, rel=0.15)
 
 
-def test_transition_spread_is_measured_where_asked_for():
+def test_transition_spread_is_measured_where_asked_for_and_ends_with_the_episode():
     data = episodes(demonstrations(widen=0.05))
     assert "transition spread" not in found(data).summary
-    assert found(data, radius=0.2, transitions=True).summary["transition spread"] > 0
+    assert found(data, radius=0.2, transitions=True).summary["transition spread"] > 1e-4
+    # A walk of equal steps, the last one to the final observation and not to the next episode's start.
+    walk = {"observation": np.linspace(0, 3, 41)[:, None], "action": np.zeros((40, 1))}
+    even = episodes([walk] * 5)
+    assert found(even, radius=0.2, transitions=True).summary["transition spread"] < 1e-9
 
 
 def test_curation_drops_the_inconsistent_and_the_slow():

@@ -33,6 +33,7 @@ from policysmith.common.stages import Stage, result_of
 from policysmith.evaluation.drawing import LIGHT, blank_axes, draw_grid, draw_legend, palette
 from policysmith.evaluation.findings import Findings, Table
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.store import load_episodes
 from policysmith.objectives.data_quality import (
     CHUNK,
     Neighbourhood,
@@ -62,6 +63,8 @@ class Config:
     - `action_weights`: one per dimension; or `action_groups`: sizes of groups of adjacent dimensions, whose
       weight is one over the largest variance in the group ((3, 3, 1) in the authors' script for a robot
       arm: position, rotation, gripper). Both empty: 1.
+    - `reference`: folder of the data set whose mean and deviation scale the states; empty means the data
+      themselves. Two sets are comparable under the same reference only.
     - `keep`: "success" refuses data with unsuccessful episodes, as the paper's collection does.
     - `drop`: the share of episodes that curation drops.
     - `transitions`: also the spread of transitions from like states and actions (ours).
@@ -73,6 +76,7 @@ class Config:
     state: tuple[int, ...] = ()
     action_weights: tuple[float, ...] = ()
     action_groups: tuple[int, ...] = ()
+    reference: str = ""
     keep: Literal["all", "success"] = "all"
     drop: float = 0.1
     transitions: bool = False
@@ -106,7 +110,7 @@ PRESETS = {
 def measure(
     episodes: Episodes, *, config: Config = PRESETS["paper"], reference: Episodes | None = None
 ) -> Generator[Stage, None, Findings]:
-    """Grade `episodes`; states are scaled by the mean and deviation of `reference` (by default their own).
+    """Grade `episodes`; states are scaled by the mean and deviation of `reference`, or of the configured one.
 
     The findings' `data` holds the metrics, per action dimension and per episode, and `kept`, the numbers of
     the episodes that curation keeps. Raises `DataError` for episodes of one step, for unsuccessful ones
@@ -115,7 +119,9 @@ def measure(
     """
     yield Stage("check", 0, 1)
     _check(episodes, config)
-    samples = _Samples(episodes, config, episodes if reference is None else reference)
+    if reference is None:
+        reference = load_episodes(config.reference) if config.reference else episodes
+    samples = _Samples(episodes, config, reference)
     radius = config.radius
     if radius is None and config.neighbours is None:
         radius = default_radius(samples.state, rng=generator(config.seed, "radius"))
