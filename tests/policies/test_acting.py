@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from policysmith.common.errors import ShapeError
+from policysmith.common.errors import CapabilityError, ShapeError
 from policysmith.policies.acting import Actor, PolicyExpert
 from policysmith.policies.protocol import Policy
 
@@ -182,6 +182,56 @@ def test_a_row_acts_the_same_alone_as_among_others(episodes, rows, random):
                 ended[row], playing[row] = True, waiting.pop(0) if waiting else None
         actor.reset(ended)
     assert together == alone
+
+
+class Sharing(Scripted):
+    """Writes down (rows, newest value, ticks) of every call to work ahead."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.ahead = []
+
+    def work_ahead(self, observation, state, *, ticks, rng):
+        self.ahead.append((len(observation), observation[:, -1, 0].tolist(), ticks.tolist()))
+        return state
+
+
+def test_spreading_works_ahead_at_every_tick_but_the_decisions():
+    policy = Sharing(observation_steps=2, action_steps=4)
+    actor = Actor(policy, 1, rng=torch.Generator(), spread=True)
+    played = [actor.act(np.array([[float(t)]]))[0, 2] for t in range(6)]
+    assert played == [0, 1, 2, 3, 0, 1]
+    assert policy.ahead == [(1, [1], [4]), (1, [2], [3]), (1, [3], [2]), (1, [5], [4])]
+
+
+def test_spreading_lets_only_rows_in_the_middle_of_a_chunk_work_ahead():
+    policy = Sharing(observation_steps=1, action_steps=3)
+    actor = Actor(policy, 3, rng=torch.Generator(), spread=True)
+    actor.act(np.zeros((3, 1)))
+    actor.reset(mask(1, 0, 0))
+    actor.act(np.array([[1.0], [2.0], [3.0]]), mask(1, 1, 0))
+    actor.act(np.array([[4.0], [5.0], [6.0]]), fresh=mask(1, 0, 1))
+    assert policy.ahead == [(1, [2], [3]), (2, [4, 6], [3, 3])]
+
+
+def test_spreading_is_off_unless_asked_for_and_needs_the_capability():
+    policy = Sharing(action_steps=3)
+    actor = made(policy, 1)
+    for _ in range(3):
+        actor.act(np.zeros((1, 1)))
+    assert policy.ahead == []
+    with pytest.raises(CapabilityError, match=r"spreading network calls over ticks needs.*'work_ahead'"):
+        Actor(Scripted(), 1, rng=torch.Generator(), spread=True)
+
+
+def test_rows_that_are_not_fresh_play_on_without_looking():
+    actor = made(Scripted(observation_steps=2, action_steps=2), 2)
+    actor.act(np.array([[1.0], [1.0]]))
+    assert actor.planned.tolist() == [1, 1]
+    action = actor.act(np.array([[2.0], [2.0]]), fresh=mask(1, 0))
+    assert action[:, 2].tolist() == [1, 1]
+    assert actor.planned.tolist() == [0, 0]
+    assert actor.act(np.array([[3.0], [3.0]]))[:, :2].tolist() == [[2, 3], [1, 3]]
 
 
 def test_actions_are_copies():

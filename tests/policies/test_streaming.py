@@ -291,6 +291,73 @@ def test_a_denoised_start_noises_all_but_the_first_chunk():
     )
 
 
+# ---- working ahead -----------------------------------------------------------------------------------
+
+
+def chunks(policy, decisions, *, spread, batch=2, observe=lambda decision, tick: normal(2, 2, 3)):
+    """Yield (actions, state) of decisions; with `spread`, each tick between them works ahead."""
+    state, stream, acted = policy.initial_state(batch), rng(), policy.action_steps
+    for decision in range(decisions):
+        actions, state = policy.act(observe(decision, 0), state, rng=stream)
+        yield actions, state
+        for tick in range(1, acted if spread else 1):
+            ticks = torch.full((batch,), acted - tick + 1)
+            state = policy.work_ahead(observe(decision, tick), state, ticks=ticks, rng=stream)
+
+
+@pytest.mark.parametrize("acted", [4, 3, 15])
+@pytest.mark.parametrize(
+    "options", [{}, {"sampling_steps": 10}, {"buffer_start": "denoise"}, {"noise_past": False}]
+)
+def test_working_ahead_changes_no_bit_where_the_observation_stays(acted, options):
+    policy = learnt(acted=acted, **options)
+    both = (chunks(policy, 6, spread=False), chunks(policy, 6, spread=True))
+    for (at_once, before), (shared, after) in zip(*both, strict=True):
+        assert torch.equal(at_once, shared)
+        assert all(torch.equal(before[key], after[key]) for key in before.keys())  # noqa: SIM118
+
+
+def test_the_calls_of_a_decision_are_shared_evenly_with_the_larger_shares_last():
+    policy = oracle()  # 6 or 7 calls a decision, over 4 ticks
+    network, stream = policy.model.network, rng()
+    _, state = policy.act(at(0), policy.initial_state(1), rng=stream)
+    shares = []
+    for ticks in (4, 3, 2):
+        network.told.clear()
+        before = int(state["network_calls"])
+        state = policy.work_ahead(at(0), state, ticks=torch.tensor([ticks]), rng=stream)
+        assert int(state["network_calls"]) - before == len(network.told)
+        shares.append(len(network.told))
+    network.told.clear()
+    policy.act(at(4), state, rng=stream)
+    assert [*shares, len(network.told)] == [1, 2, 2, 2]
+
+
+def test_a_row_works_ahead_by_its_own_ticks_and_an_empty_one_waits():
+    policy = oracle()
+    _, state = policy.act(at(0, 3), policy.initial_state(3), rng=rng())
+    state = policy.reset(state, torch.tensor([False, False, True]))
+    ahead = policy.work_ahead(at(0, 3), state, ticks=torch.tensor([4, 1, 1]), rng=rng())
+    assert (ahead["network_calls"] - state["network_calls"]).tolist() == [1, 7, 0]
+    assert ahead["level"][:, 4].tolist() == [5, -1, 19]
+    assert torch.equal(ahead["buffer"][2], state["buffer"][2])
+    assert not bool(ahead["filled"][2])
+
+
+def test_a_chunk_worked_on_ahead_has_seen_the_observation_of_that_time():
+    policy = learnt()
+
+    def played(*changed):
+        def observe(*now):
+            return normal(2, 2, 3) + float(now == changed)
+
+        return [actions for actions, _ in chunks(policy, 2, spread=True, observe=observe)]
+
+    still_standing, moved = played(), played(0, 2)
+    assert torch.equal(still_standing[0], moved[0])
+    assert not torch.equal(still_standing[1], moved[1])
+
+
 # ---- limits ------------------------------------------------------------------------------------------
 
 

@@ -8,9 +8,8 @@ loop does. Both start every episode from a seed of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
@@ -20,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from policysmith.common.errors import CapabilityError, SettingError, ShapeError
 from policysmith.common.observations import STATE, parts_of, stack
 from policysmith.common.rng import generator
+from policysmith.common.threads import torch_threads
 from policysmith.experience.collect import succeeded
 from policysmith.policies.acting import Actor
 from policysmith.policies.protocol import Policy
@@ -45,20 +45,20 @@ class Rollouts:
 
 @dataclass
 class Timing:
-    """Wall-clock time of single decisions, one environment and one thread.
+    """Wall-clock time of single decisions and of the ticks of a control loop, one environment, one thread.
 
-    `decision_ms` [decision] is the time of one call of `policy.act`; `action_ms` is that over the actions it
-    returned, and `tick_ms` [tick] what each tick of the control loop waited (most wait for nothing where a
-    decision covers several actions).
+    `decision_ms` [decision] is the time of one decision: the tick that made it, and where the network calls
+    were spread, the ticks that worked ahead for it. `tick_ms` [tick] is what each tick waited for its action:
+    where nothing is spread, most wait for nothing when a decision covers several actions.
     """
 
     decision_ms: Float[np.ndarray, "decision"]
     action_steps: int
-    tick_ms: Float[np.ndarray, "tick"] = field(default_factory=lambda: np.zeros(0))
+    tick_ms: Float[np.ndarray, "tick"]
 
     @property
     def action_ms(self) -> Float[np.ndarray, "decision"]:
-        """Milliseconds per action, each decision's time spread over its actions."""
+        """Milliseconds per action, each decision's time over the actions it returned."""
         return self.decision_ms / self.action_steps
 
     def missed(self, rate: float) -> float:
@@ -75,34 +75,37 @@ def roll_out(
     parallel: int = 25,
     limit: int | None = None,
     stop_on_success: bool = True,
+    spread: bool = False,
 ) -> Rollouts:
     """Play one episode per entry of `seeds`, at most `parallel` at a time.
 
     `seed` starts the policy's own random stream; the same arguments give the same numbers. An episode ends
     when the environment says so, after `limit` steps, or at its first success. Actions are clipped to the
-    action space. Raises `ShapeError` where policy and environment do not fit.
+    action space. `spread` shares the network calls of a decision among the ticks before it, where the policy
+    can; calls made ahead for a decision that the episode's end left out are counted.
+
+    Raises `ShapeError` where policy and environment do not fit.
     """
     if not seeds:
         raise SettingError("no episodes were asked for", expected="at least one seed")
     environments = [make_environment() for _ in range(min(parallel, len(seeds)))]
     try:
         check_spaces(policy, environments[0])
-        return _play(policy, environments, list(seeds), generator(seed, "policy"), limit, stop_on_success)
+        actor = Actor(policy, len(environments), rng=generator(seed, "policy"), spread=spread)
+        return _play(actor, environments, list(seeds), limit, stop_on_success)
     finally:
         for environment in environments:
             environment.close()
 
 
 def _play(
-    policy: Policy,
+    actor: Actor,
     environments: list[gymnasium.Env],
     seeds: list[int],
-    rng: torch.Generator,
     limit: int | None,
     stop_on_success: bool,
 ) -> Rollouts:
     rows, count = len(environments), len(seeds)
-    actor = Actor(policy, rows, rng=rng)
     result = Rollouts(
         seeds, np.zeros(count, bool), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
     )
@@ -141,25 +144,29 @@ def time_decisions(
     warmup: int = 5,
     seed: int = 0,
     threads: int = 1,
+    spread: bool = False,
 ) -> Timing:
     """Time `decisions` decisions in a running environment, after `warmup` that are not counted."""
     environment = make_environment()
-    actor = Actor(policy, 1, rng=generator(seed, "policy"))
+    actor = Actor(policy, 1, rng=generator(seed, "policy"), spread=spread)
     decided_ms: list[float] = []
     tick_ms: list[float] = []
     low, high = environment.action_space.low, environment.action_space.high  # type: ignore[attr-defined]
-    with _threads(threads):
+    with torch_threads(threads):
         episode = 0
         while len(decided_ms) < warmup + decisions:
             observation, _ = environment.reset(seed=seed + episode)
             actor.reset(torch.ones(1, dtype=torch.bool))
-            episode, ended = episode + 1, False
+            episode, ended, ahead = episode + 1, False, 0.0
             while not ended and len(decided_ms) < warmup + decisions:
                 began = time.perf_counter()
                 action = actor.act(stack([observation]))[0]
                 spent = (time.perf_counter() - began) * 1000
                 if bool(actor.decided[0]):
-                    decided_ms.append(spent)
+                    decided_ms.append(ahead + spent)
+                    ahead = 0.0
+                elif spread:
+                    ahead += spent
                 if len(decided_ms) > warmup:
                     tick_ms.append(spent)
                 observation, _, terminated, truncated, _ = environment.step(np.clip(action, low, high))
@@ -220,13 +227,3 @@ def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "no place" if shape is None else f"shape {list(shape)}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,7 +2,8 @@
 
 Each row has a clock of its own: its window is filled with the first observation when its episode begins, and
 it decides again when its chunk of actions has been played. Rows that must decide at the same tick are given
-to the policy together.
+to the policy together. With `spread`, a policy that can work ahead does a share of its next decision's
+network calls at every tick, instead of all of them at the tick of the decision.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from policysmith.common.errors import ShapeError
 from policysmith.common.observations import Observation, Seen, choose, stack, to_tensors
-from policysmith.policies.protocol import Policy
+from policysmith.policies.protocol import Policy, require_capability
 
 
 class Expert(Protocol):
@@ -35,11 +36,15 @@ class Actor:
     """Acts for `batch` environments with one policy and one random stream.
 
     `decided` [batch] says which rows asked the policy at the last tick; `network_calls` [batch] counts.
+    `spread` needs a policy with `work_ahead`, and is a `CapabilityError` with any other.
     """
 
-    def __init__(self, policy: Policy, batch: int, *, rng: torch.Generator) -> None:
+    def __init__(self, policy: Policy, batch: int, *, rng: torch.Generator, spread: bool = False) -> None:
+        if spread:
+            require_capability(policy, "work_ahead", by="spreading network calls over ticks")
         self.policy = policy
         self.rng = rng
+        self.spread = spread
         self.state = policy.initial_state(batch)
         self.decided = torch.zeros(batch, dtype=torch.bool)
         self._batch = batch
@@ -52,6 +57,11 @@ class Actor:
     def network_calls(self) -> Int[Tensor, "batch"]:
         """Network calls of each row since the actor was made."""
         return self.state["network_calls"]
+
+    @property
+    def planned(self) -> Int[Tensor, "batch"]:
+        """How many actions each row can still play before it asks the policy again."""
+        return self.policy.action_steps - self._played
 
     @torch.inference_mode()
     def reset(self, mask: Bool[Tensor | np.ndarray, "batch"]) -> None:
@@ -66,18 +76,25 @@ class Actor:
         self,
         observation: Seen,
         active: Bool[Tensor | np.ndarray, "batch"] | None = None,
+        *,
+        fresh: Bool[Tensor | np.ndarray, "batch"] | None = None,
     ) -> Float[np.ndarray, "batch action"]:
         """One action per row; rows that are not `active` keep their memory and get their last action.
 
-        `observation` has a leading axis of rows, in every part where it has parts.
+        `observation` has a leading axis of rows, in every part where it has parts. Rows that are not `fresh`
+        go on without looking at it; whoever says so sees to it that they have actions `planned`.
         """
         newest = to_tensors(observation, [self._batch])
         self.policy.check_observation(newest, (self._batch,))
         active = torch.ones_like(self._begins) if active is None else self._mask(active)
-        self._see(newest, active)
+        fresh = active if fresh is None else active & self._mask(fresh)
+        self._see(newest, fresh)
         self.decided = active & (self._played >= self.policy.action_steps)
         if self.decided.any():
             self._decide(self.decided.nonzero()[:, 0])
+        between = fresh & ~self.decided
+        if self.spread and between.any():
+            self._work_ahead(between.nonzero()[:, 0])
         self._played[active] += 1
         step = (self._played - 1).clamp(0, self.policy.action_steps - 1)
         return self._chunk[torch.arange(len(step)), step].numpy()
@@ -91,12 +108,12 @@ class Actor:
             )
         return mask
 
-    def _see(self, newest: Observation, active: Tensor) -> None:
+    def _see(self, newest: Observation, fresh: Tensor) -> None:
         filled = torch.stack([newest] * self.policy.observation_steps, dim=1)  # type: ignore[list-item]
         before = filled if self._window is None else self._window
         moved = torch.cat([before[:, 1:], newest[:, None]], dim=1)  # type: ignore[list-item]
-        self._window = choose(active, choose(self._begins, filled, moved), before)
-        self._begins = self._begins & ~active
+        self._window = choose(fresh, choose(self._begins, filled, moved), before)
+        self._begins = self._begins & ~fresh
 
     def _decide(self, rows: Tensor) -> None:
         assert self._window is not None
@@ -111,6 +128,13 @@ class Actor:
         self.state[rows] = state
         self._chunk[rows] = actions.float().cpu()
         self._played[rows] = 0
+
+    def _work_ahead(self, rows: Tensor) -> None:
+        assert self._window is not None
+        window = self._window[rows].to(self.policy.device)
+        ticks = (self.planned[rows] + 1).to(self.policy.device)  # this one up to the decision's
+        ahead = self.policy.work_ahead(window, self.state[rows], ticks=ticks, rng=self.rng)  # type: ignore[operator]
+        self.state[rows] = ahead
 
 
 class PolicyExpert:

@@ -14,6 +14,7 @@ Some policies can do more, and what needs it asks by `require_capability`:
     log_prob(observation, action) -> [batch]                 the density of an action
     sample(observation, count, rng=...) -> [count, batch, step, action]     several draws for one observation
     from_noise(observation, noise) -> [batch, step, action]  the action that a chosen noise becomes
+    work_ahead(observation, state, ticks=..., rng=...) -> state    part of the next decision's network calls
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ CAPABILITIES: dict[str, str] = {
     "log_prob": "the density of a given action",
     "sample": "several draws for one observation",
     "from_noise": "the action that a chosen noise becomes, deterministically",
+    "work_ahead": "part of the next decision's network calls, made before it",
 }
 
 

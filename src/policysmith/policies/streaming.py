@@ -5,6 +5,9 @@ from where they are at the next decision. About N/h network calls a decision ins
 of chunks in the buffer. Source: Høeg et al. 2024, sections IV and V.
 
 The buffer is the policy's state: per row its actions, the level of each position, and whether it was filled.
+
+All calls of a decision fall on one tick of a control loop, and the ticks in which its chunk is played have
+none. `work_ahead` does some of the next chunk's calls in those ticks, on the observation of the moment.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -110,29 +113,59 @@ class StreamingPolicy(Policy):
         empty = ~state["filled"]
         if empty.any():
             state[empty] = self._fill(observation[empty], state[empty], rng)
-        self._finish_chunk(observation, state, rng)
+        self._lower(observation, state, self._calls_left(state), rng)
         chunk = state["buffer"][:, self._now : self._last + 1]
         self._roll(state, rng)
         return self.model.action_normalizer.inverse(chunk), state
 
-    def _finish_chunk(self, observation: Tensor, state: TensorDict, rng: torch.Generator) -> None:
-        """Lower each row until the chunk to be acted is clean; rows that are done wait untouched."""
+    @torch.inference_mode()
+    def work_ahead(
+        self,
+        observation: Float[Tensor, "batch time observation"],
+        state: TensorDict,
+        *,
+        ticks: Int[Tensor, "batch"],
+        rng: torch.Generator,
+    ) -> TensorDict:
+        """The state after this tick's share of the network calls that the next decision needs.
+
+        `ticks` counts the ticks that share the calls still to be made: this one, those after it and the
+        decision's, in which `act` makes what is left. Shares differ by one call at most, and the smaller ones
+        come first, so that more calls see newer observations. Rows that have not decided yet in their episode
+        are left as they are.
+
+        Where the observation stays the same, the chunk is the same bit for bit, as long as the rows of a
+        batch decide at the same ticks (otherwise they take their noise from the common stream in another
+        order). Where it changes, these calls have seen one that is `ticks` - 1 ticks older than what `act` is
+        given, and as if it were the one at which the chunk begins.
+        """
+        self.check_batch(observation, state)
+        state = state.clone()
+        share = torch.where(state["filled"], self._calls_left(state) // ticks, 0)
+        self._lower(observation, state, share, rng)
+        return state
+
+    def _calls_left(self, state: TensorDict) -> Int[Tensor, "batch"]:
+        """Network calls until the chunk to be acted is clean."""
+        return state["level"][:, self._last] + 1
+
+    def _lower(self, observation: Tensor, state: TensorDict, steps: Tensor, rng: torch.Generator) -> None:
+        """Lower each row by its number of `steps`, at most those it has left; 0 leaves it untouched."""
         buffer, level, calls = state["buffer"], state["level"], state["network_calls"]
-        left = level[:, self._last] + 1
-        for row in left.unique().tolist():
-            if row == 0:
+        for count in steps.unique().tolist():
+            if count == 0:
                 continue
             # Rows in the same phase (all of them, mostly) need the same number of calls: one loop each.
-            rows = (left == row).nonzero()[:, 0]
+            rows = (steps == count).nonzero()[:, 0]
             denoise = self.model.denoiser(observation[rows])
             x, levels = buffer[rows], level[rows]
-            for _ in range(row):
+            for _ in range(count):
                 predicted = denoise(x, self.process.network_level(levels))
                 mean, deviation = self.process.step(x, predicted, levels)
                 x = mean + deviation * self._normal(x.shape, rng)
                 levels = (levels - 1).clamp(min=-1)
             buffer[rows], level[rows] = x, levels
-            calls[rows] += row
+            calls[rows] += count
 
     def _roll(self, state: TensorDict, rng: torch.Generator) -> None:
         """Drop what was acted, draw new noise at the end, and label the past like the present."""
