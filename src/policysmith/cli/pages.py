@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import policysmith
+from policysmith.cli import evaluations
 from policysmith.common.catalogue import find_system
 from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
@@ -21,6 +22,7 @@ from policysmith.evaluation.report import Report
 from policysmith.evaluation.statistics import success_interval
 from policysmith.training.runs import RunDirectory
 
+TICKS = "What each tick of a control loop waited for its action: how many ticks waited so long"
 COLUMNS = ["policy", "success", "calls per action", "ms per action, median", "ms per action, p99"]
 
 
@@ -30,6 +32,7 @@ def run_page(directory: RunDirectory) -> Path:
     system = find_system(config["system"])
     report = Report(system.title, f"one run, seed {config['seed']}")
     report.text(system.summary)
+    _add_evaluations(report, evaluations.kept(directory.path))
     lines = directory.metrics()
     for name in ("loss", "grad_norm"):
         points = [(line["step"], line[name]) for line in lines if name in line]
@@ -43,6 +46,16 @@ def run_page(directory: RunDirectory) -> Path:
     path = directory.path / "report.html"
     report.write(path)
     return path
+
+
+def _add_evaluations(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:
+    """What `eval` measured of the run, if it did."""
+    if not measurements:
+        return
+    for one in evaluations.tables(measurements):
+        report.table(one.caption, one.columns, one.rows)
+    ticks = {evaluations.label(entry): entry["tick_ms"] for entry in measurements}
+    report.figure(svg(plots.latency_histogram(ticks)), TICKS)
 
 
 def comparison_rows(results: Sequence[ArmResult]) -> list[list[str]]:
@@ -90,12 +103,22 @@ def comparison_page(
         svg(plots.latency_ecdf(times, palette=colours)),
         "Time of one decision: share of decisions that took at most so long",
     )
+    ticks = {r.arm.label: r.timing.tick_ms for r in results if r.timing is not None}
+    report.figure(svg(plots.latency_histogram(ticks, palette=colours)), TICKS)
     missed = [
-        [r.arm.label, *(f"{r.timing.missed(rate):.1%}" for rate in (10, 30, 100))]
+        [
+            r.arm.label,
+            f"{np.quantile(r.timing.tick_ms, 0.99):.2f}",
+            *(f"{r.timing.missed(rate):.1%}" for rate in (10, 30, 100)),
+        ]
         for r in results
         if r.timing is not None
     ]
-    report.table("Ticks of a control loop that would be late", ["policy", "10 Hz", "30 Hz", "100 Hz"], missed)
+    report.table(
+        "Ticks of a control loop, and the share that would be late",
+        ["policy", "ms p99", "10 Hz", "30 Hz", "100 Hz"],
+        missed,
+    )
     curves = {r.arm.label: r.curves for r in results}
     report.figure(
         svg(plots.learning_curves(curves, "training loss", log=True, palette=colours)),

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
-from policysmith.cli import look
+from policysmith.cli import evaluations, look
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
@@ -179,51 +178,58 @@ class Eval:
     """seed of the episodes and of the policy's draws"""
     limit: int | None = None
     """most steps of an episode"""
+    rate: float | None = None
+    """ticks per second of your control loop: counts the ticks that would be late, beside 10, 30 and 100 Hz"""
+    spread: bool = False
+    """share a decision's network calls among the ticks before it, where the policy can (sdp)"""
     json: bool = False
     """print JSON and nothing else"""
 
     def run(self) -> None:
-        """Play, count, print, and put the numbers beside the policy."""
+        """Play, count, print, and keep the numbers with the run, where the path is one's."""
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise SettingError(f"a control loop of {self.rate} ticks per second", expected="a number above 0")
         policy = load_policy(self.path)
         env, limit = self._environment()
         seeds = episode_seeds(self.seed, self.episodes)
         make = maker(env, goal=bool(policy.goal_size))
-        rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit)
-        timing = time_decisions(policy, make, decisions=50, seed=self.seed)
+        rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit, spread=self.spread)
+        timing = time_decisions(policy, make, decisions=50, seed=self.seed, spread=self.spread)
         interval = success_interval(rollouts.success[None].astype(float))
-        median, slow = (float(value) for value in np.quantile(timing.action_ms, [0.5, 0.99]))
+        rates = sorted({10.0, 30.0, 100.0} | ({self.rate} if self.rate else set()))
         measured = {
             "environment": env,
             "episodes": self.episodes,
             "seed": self.seed,
+            "spread": self.spread,
             "success": {"value": interval.value, "low": interval.low, "high": interval.high},
             "mean_return": float(rollouts.returns.mean()),
             "mean_length": float(rollouts.lengths.mean()),
             "network_calls_per_action": rollouts.calls_per_action,
-            "ms_per_action": {"median": median, "p99": slow},
-            "missed_deadlines": {f"{rate} Hz": timing.missed(rate) for rate in (10, 30, 100)},
+            "ms_per_action": evaluations.summary_of(timing.action_ms),
+            "ms_per_tick": evaluations.summary_of(timing.tick_ms),
+            "missed_deadlines": {f"{rate:g} Hz": timing.missed(rate) for rate in rates},
         }
+        if self._is_run:
+            evaluations.keep(Path(self.path), measured | {"tick_ms": timing.tick_ms.tolist()})
+            run_page(RunDirectory.open(self.path))
         if self.json:
             look.print_json(measured)
             return
-        look.table(
-            ["success", "return", "steps", "calls/action", "ms/action median", "p99"],
-            [
-                [
-                    str(interval),
-                    f"{measured['mean_return']:.1f}",
-                    f"{measured['mean_length']:.0f}",
-                    f"{rollouts.calls_per_action:.2f}",
-                    f"{median:.2f}",
-                    f"{slow:.2f}",
-                ]
-            ],
-        )
+        for number, one in enumerate(evaluations.tables([measured])):
+            if number:
+                look.results.print()
+            look.table(one.columns, [[str(cell) for cell in row] for row in one.rows], title=one.caption)
+
+    @property
+    def _is_run(self) -> bool:
+        path = Path(self.path)
+        return (path / "config.json").is_file() and (path / "policy").is_dir()
 
     def _environment(self) -> tuple[str, int | None]:
         if self.env:
             return self.env, self.limit
-        if not (Path(self.path) / "config.json").is_file() or not (Path(self.path) / "policy").is_dir():
+        if not self._is_run:
             raise SettingError("which environment?", cure="give --env NAME")
         inputs = RunDirectory.open(self.path).config.get("inputs", {})
         if not inputs.get("env"):

@@ -4,6 +4,7 @@
     metrics.jsonl          one line per logged step
     checkpoints/           step-00001000.safetensors, the newest few
     policy/                configuration and weights of the policy as it stands, loadable by name
+    evaluation.json        what `policysmith eval` measured, once it has
     report.html            the page a person reads
 
 `record` wraps a training run and yields what it yields, writing as it goes: nothing is called back. A killed

@@ -1,0 +1,70 @@
+"""What `eval` measured, kept with the run: one entry per environment and way of acting, the newest each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from policysmith.common.saving import load_json, save_json
+from policysmith.evaluation.findings import Table
+from policysmith.evaluation.statistics import Interval
+
+FILE = "evaluation.json"
+"""In the run directory: a list of what was measured."""
+
+
+def summary_of(milliseconds: Float[np.ndarray, "call"]) -> dict[str, float]:
+    """Mean, median and 99th percentile."""
+    median, slow = np.quantile(milliseconds, [0.5, 0.99])
+    return {"mean": float(milliseconds.mean()), "median": float(median), "p99": float(slow)}
+
+
+def keep(folder: Path, measured: Mapping[str, Any]) -> None:
+    """Put a measurement with those of the run, in place of an older one of the same kind."""
+    others = [entry for entry in kept(folder) if label(entry) != label(measured)]
+    save_json(folder / FILE, [*others, measured])
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """What was measured of a run, oldest first."""
+    path = folder / FILE
+    return load_json(path) if path.is_file() else []
+
+
+def label(measured: Mapping[str, Any]) -> str:
+    """What a measurement is called where there are several."""
+    return measured["environment"] + (", calls spread" if measured["spread"] else "")
+
+
+def tables(measurements: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What a person reads: how well it went, how long it took, and whether a control loop would wait."""
+    outcome, times, late = [], [], []
+    rates = list(dict.fromkeys(rate for entry in measurements for rate in entry["missed_deadlines"]))
+    for entry in measurements:
+        outcome.append(
+            [
+                label(entry),
+                str(Interval(**entry["success"])),
+                f"{entry['mean_return']:.1f}",
+                f"{entry['mean_length']:.0f}",
+                f"{entry['network_calls_per_action']:.2f}",
+            ]
+        )
+        for what in ("action", "tick"):
+            times.append(
+                [label(entry), what, *(f"{value:.2f}" for value in entry[f"ms_per_{what}"].values())]
+            )
+        late.append([label(entry), *(_percent(entry["missed_deadlines"].get(rate)) for rate in rates)])
+    return [
+        Table("Episodes", ["environment", "success", "return", "steps", "calls/action"], outcome),
+        Table("Milliseconds, one thread", ["environment", "per", "mean", "median", "p99"], times),
+        Table("Ticks of a control loop that would be late", ["environment", *rates], late),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
