@@ -44,6 +44,10 @@ class NotFiniteError(PolicysmithError, ArithmeticError):
     """Training produced a value that is not finite; the last good checkpoint is kept."""
 
 
+class StaleError(PolicysmithError, TimeoutError):
+    """An observation is too old to act on."""
+
+
 class UnknownNameError(PolicysmithError, LookupError):
     """A name (of a system, an environment, a key) that nothing answers to."""
 
