@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from policysmith.cli import look
+from policysmith.cli.evaluations import summary_of
 from policysmith.cli.inputs import Inputs, maker
 from policysmith.cli.pages import COLUMNS, comparison_page, comparison_rows
 from policysmith.common.cache import cache_folder
@@ -198,12 +199,13 @@ def _telling_seed(results: list[ArmResult]) -> int:
 def _as_json(result: ArmResult) -> dict[str, Any]:
     interval = success_interval(result.success.astype(float))
     assert result.timing is not None
-    median, slow = np.quantile(result.timing.action_ms, [0.5, 0.99])
     return {
         "label": result.arm.label,
         "settings": config_to_json(result.arm.config),
         "success": {"value": interval.value, "low": interval.low, "high": interval.high},
         "network_calls_per_action": result.calls_per_action.tolist(),
-        "ms_per_action": {"median": float(median), "p99": float(slow)},
+        "ms_per_action": summary_of(result.timing.action_ms),
+        "ms_per_tick": summary_of(result.timing.tick_ms),
+        "missed_deadlines": {f"{rate} Hz": result.timing.missed(rate) for rate in (10, 30, 100)},
         "train_seconds": result.train_seconds,
     }
