@@ -10,6 +10,7 @@ from policysmith.common.errors import CapabilityError, ShapeError
 from policysmith.common.rng import seeded_initialisation
 from policysmith.networks.compiled import CompiledDenoiser, with_compiled_denoisers
 from policysmith.networks.denoiser import Denoiser
+from policysmith.networks.karras import KarrasDenoiser
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler"
@@ -63,6 +64,13 @@ def test_every_denoiser_of_a_copy_is_compiled_and_nothing_else():
     assert not any(isinstance(part, CompiledDenoiser) for part in module.modules())
     for mine, theirs in zip(copied.parameters(), module.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_of_a_preconditioned_network_the_network_is_compiled():
+    copied = with_compiled_denoisers(nn.Sequential(KarrasDenoiser(network(), sigma_data=0.5)))
+    assert isinstance(copied[0], KarrasDenoiser)
+    assert isinstance(copied[0].network, CompiledDenoiser)
+    assert isinstance(copied[0].network.network, Small)
 
 
 def test_a_module_without_denoisers_is_refused():

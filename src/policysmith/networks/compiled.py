@@ -42,15 +42,18 @@ class CompiledDenoiser(Denoiser):
         """The network's prediction; see `Denoiser.forward`."""
         return self._compiled(noisy, level, condition)
 
+    def check(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        """As the network checks it: some take sequences shorter than the horizon."""
+        return self.network.check(noisy, level, condition)
+
 
 def with_compiled_denoisers(module: Module) -> Module:
-    """A copy of `module` in which every denoiser is compiled; `CapabilityError` where it has none."""
+    """A copy of `module` in which every denoiser is compiled; `CapabilityError` where it has none.
+
+    Of a denoiser around another one (a preconditioned network), the inner one is compiled.
+    """
     module = copy.deepcopy(module)
-    found: list[str] = []
-    for name, part in module.named_modules():
-        inside = any(name.startswith(outer + ".") for outer in found)
-        if isinstance(part, Denoiser) and not inside:
-            found.append(name)
+    found = [name for name, part in module.named_modules() if isinstance(part, Denoiser)]
     if not found:
         raise CapabilityError(
             f"{type(module).__name__} has no denoising network to compile",
@@ -58,5 +61,6 @@ def with_compiled_denoisers(module: Module) -> Module:
             cure="leave compile=False",
         )
     for name in found:
-        module.set_submodule(name, CompiledDenoiser(module.get_submodule(name)))  # type: ignore[arg-type]
+        if not any(other.startswith(f"{name}.") for other in found):
+            module.set_submodule(name, CompiledDenoiser(module.get_submodule(name)))  # type: ignore[arg-type]
     return module
