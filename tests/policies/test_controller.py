@@ -243,6 +243,14 @@ def test_holding_repeats_the_last_action_and_keeps_the_plan_waiting():
         controller.act([1, 0], time=old)
 
 
+def test_what_is_held_is_the_action_that_was_sent():
+    controller, clock = made(stale_after=0.2, when_stale="hold", largest_change=0.5)
+    controller.reset(last_action=[0, 0])
+    assert controller.act([9, 0], time=clock.now - 1).tolist() == [0, 0]
+    assert controller.act([9, 0], time=clock.now).tolist() == [0.5, 0]
+    assert controller.act([9, 0], time=clock.now - 1).tolist() == [0.5, 0]
+
+
 def test_continuing_plays_the_plan_and_then_stops():
     controller, clock = made(stale_after=0.2, when_stale="continue")
     old = clock.now - 1
