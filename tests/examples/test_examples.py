@@ -82,7 +82,7 @@ def test_the_control_loop_stops_where_the_camera_has_stopped(cloned, tmp_path):
 
 
 def test_the_guide_shows_the_control_loop_as_it_is():
-    guide = (ROOT / "docs" / "control-loop.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "guides" / "control-loop.md").read_text(encoding="utf-8")
     source = (ROOT / "examples" / "control_loop.py").read_text(encoding="utf-8")
     loop = source[source.index("def control(") : source.index("\n\nif __name__")].rstrip()
     assert loop in guide
