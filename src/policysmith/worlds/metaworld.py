@@ -4,14 +4,15 @@ The package draws where the objects and the goal stand (its "random vector") fro
 outside `reset`, and carries traces of earlier episodes over. Here `reset(seed=s)` draws the vector from `s`
 alone, by the task's own rules (its box, its rejections), and starts from a model and a state without history:
 the same seed gives the same episode to the last bit, in any instance and after any other episodes. The first
-observation is the one that the package itself gives for that vector.
+observation is the one that the package itself gives for that vector. `reset(options={"placement": vector})`
+starts from a vector that is known already, as the suites' goals are.
 """
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -22,6 +23,9 @@ from policysmith.common.errors import SettingError, UnknownNameError
 from policysmith.common.extras import require
 from policysmith.worlds.point import check_action
 from policysmith.worlds.rendering import OffscreenRenderer, camera_index, configure
+
+RewardVersion = Literal["v1", "v2"]
+"""Which reward the tasks pay: v2 is 0 to 10 in every task, v1 reaches thousands; they cannot be compared."""
 
 NOW = 18
 """Width of one moment's observation; the previous moment's follows, then the goal's three numbers."""
@@ -37,8 +41,8 @@ class MetaWorldTask(gymnasium.Env):
 
     `task` is its name ("drawer-open-v3"). Observation: float32 [39], this moment's hand, gripper and objects
     (18), the previous moment's (18), and the goal (3; zeros where not `goal_visible`). Action: float32 [4] in
-    [-1, 1], the hand's displacement in centimetres and the gripper's effort. Reward: the package's version 2,
-    0 to 10. `info["success"]` is 1.0 where the task is solved at this very step, else 0.0; the protocol
+    [-1, 1], the hand's displacement in centimetres and the gripper's effort. Reward: of `reward_version`, 0 to
+    10 in v2. `info["success"]` is 1.0 where the task is solved at this very step, else 0.0; the protocol
     counts an episode as solved if any step was.
 
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
@@ -55,6 +59,7 @@ class MetaWorldTask(gymnasium.Env):
         horizon: int = 500,
         goal_visible: bool = True,
         terminate_on_success: bool = False,
+        reward_version: RewardVersion = "v2",
         render_mode: str | None = None,
         camera: str = "corner2",
         width: int = 256,
@@ -63,10 +68,15 @@ class MetaWorldTask(gymnasium.Env):
     ) -> None:
         if horizon < 1:
             raise SettingError(f"a horizon of {horizon} steps", expected="at least 1")
+        if reward_version not in get_args(RewardVersion):
+            raise SettingError(f"the reward version '{reward_version}'", expected="v2 or v1")
         self._mujoco = require("mujoco", extra="metaworld")
-        self._simulator = _simulator(task, horizon=horizon, goal_visible=goal_visible)
+        self._simulator = _simulator(
+            task, horizon=horizon, goal_visible=goal_visible, reward_version=reward_version
+        )
         self.task = task
         self.goal_visible = goal_visible
+        self.reward_version = reward_version
         self.terminate_on_success = terminate_on_success
         self.render_mode = render_mode
         space = self._simulator.sawyer_observation_space
@@ -97,29 +107,31 @@ class MetaWorldTask(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, float]]:
-        """Draw a placement (from `seed`, else from the generator of earlier resets) and start there."""
+        """Start from a placement drawn from `seed` (else from the generator of earlier resets).
+
+        `options={"placement": vector}` gives the placement instead; `SettingError` where it is not one.
+        """
         super().reset(seed=seed)
-        simulator, mujoco = self._simulator, self._mujoco
-        self._forget()
-        mujoco.mj_resetData(simulator.model, simulator.data)
-        mujoco.mj_forward(simulator.model, simulator.data)
-        simulator.np_random = self.np_random
-        simulator._freeze_rand_vec = False
-        # The task's own code draws the vector and moves the bodies in the model. It would first bring the
-        # hand to its place by 250 simulation steps, which this pass can do without.
-        simulator._reset_hand = self._skip_hand
-        try:
-            simulator.reset_model()
-        finally:
-            del simulator._reset_hand
+        placement = (options or {}).get("placement")
+        if placement is None:
+            self._arrange(rng=self.np_random)
+        else:
+            self._arrange(placement=self._checked(placement))
         # Frozen, the vector is used again: objects then stand where the model has them from the beginning.
+        simulator = self._simulator
         simulator._freeze_rand_vec = True
-        mujoco.mj_resetData(simulator.model, simulator.data)
+        self._mujoco.mj_resetData(simulator.model, simulator.data)
         observation = np.array(simulator.reset_model(), dtype=np.float64)
         observation[NOW : 2 * NOW] = observation[:NOW]
         simulator._prev_obs = observation[:NOW].copy()
         self._over = False
         return self._bounded(observation), {"success": 0.0}
+
+    def draw_placement(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
+        """A placement drawn from `rng` by the task's own rules, float64 [3] or [6]; no episode goes on."""
+        self._over = True
+        self._arrange(rng=rng)
+        return self.placement
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """Simulate five MuJoCo steps under `action`; every number in `info` is a float."""
@@ -145,6 +157,36 @@ class MetaWorldTask(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _arrange(self, *, rng: Any = None, placement: np.ndarray | None = None) -> None:
+        """Move the bodies in the model, and nothing else, to `placement` or to one drawn from `rng`."""
+        simulator, mujoco = self._simulator, self._mujoco
+        self._forget()
+        mujoco.mj_resetData(simulator.model, simulator.data)
+        mujoco.mj_forward(simulator.model, simulator.data)
+        simulator._freeze_rand_vec = placement is not None
+        if placement is None:
+            simulator.np_random = rng
+        else:
+            simulator._last_rand_vec = placement
+        # The task's own code draws the vector and moves the bodies in the model. It would first bring the
+        # hand to its place by 250 simulation steps, which this pass can do without.
+        simulator._reset_hand = self._skip_hand
+        try:
+            simulator.reset_model()
+        finally:
+            del simulator._reset_hand
+
+    def _checked(self, placement: Any) -> np.ndarray:
+        """The placement as numbers; `SettingError` where the task could never have drawn it."""
+        box = self._simulator._random_reset_space
+        vector = np.array(placement, dtype=np.float64)
+        if vector.shape != box.shape or not np.all((box.low <= vector) & (vector <= box.high)):
+            raise SettingError(
+                f"the placement {vector.tolist()} is not one of '{self.task}'",
+                expected=f"{box.shape[0]} numbers between {box.low.tolist()} and {box.high.tolist()}",
+            )
+        return vector
 
     def _forget(self) -> None:
         """Undo what earlier episodes left in the model and in the simulator."""
@@ -190,13 +232,13 @@ class MetaWorldExpert:
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
 
-def _simulator(task: str, *, horizon: int, goal_visible: bool) -> Any:
+def _simulator(task: str, *, horizon: int, goal_visible: bool, reward_version: str) -> Any:
     """The package's environment of `task`, set up to draw its placement from its own generator."""
     classes = require("metaworld.env_dict", extra="metaworld").ALL_V3_ENVIRONMENTS
     if task not in classes:
         near = difflib.get_close_matches(task, classes, n=4) or sorted(classes)
         raise UnknownNameError(f"Meta-World has no task '{task}'", expected=", ".join(near))
-    simulator = classes[task]()
+    simulator = classes[task](reward_function_version=reward_version)
     simulator._set_task_called = True
     simulator.seeded_rand_vec = True
     simulator.max_path_length = horizon
