@@ -37,8 +37,9 @@ def numbers(*values: float) -> torch.Tensor:
 def test_tolerance_by_hand():
     x = numbers(0.2, 0.04)
     # 0.15 outside is half a margin: 1 / ((0.5 * 3)^2 + 1)
-    assert tolerance(x, (0.0, 0.05), margin=0.3, sigmoid=long_tail) == pytest.approx([1 / 3.25, 1.0])
-    assert 1 / 3.25 == pytest.approx(0.307692, abs=1e-6)
+    value = tolerance(x, (0.0, 0.05), margin=0.3, sigmoid=long_tail)
+    assert value == pytest.approx([1 / 3.25, 1.0])
+    assert value == pytest.approx([0.307692, 1.0], abs=1e-6)
 
 
 def test_reach_reward_by_hand():

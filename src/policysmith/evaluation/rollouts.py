@@ -1,46 +1,39 @@
 """Playing a policy in an environment and counting: success, return, network calls, time per decision.
 
-`roll_out` plays many episodes at once, one environment per row and one batched call for all rows that decide
-at the same tick. `time_decisions` plays a single environment on one thread, because that is what a control
-loop does. Both start every episode from a seed of its own.
+`roll_out` plays many episodes of one environment at once (`playing` is the machinery, and plays more than
+that). `time_decisions` plays a single environment on one thread, because that is what a control loop does.
+Both start every episode from a seed of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import gymnasium
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
-from policysmith.common.errors import CapabilityError, SettingError, ShapeError
-from policysmith.common.observations import STATE, parts_of, stack
+from policysmith.common.errors import SettingError
+from policysmith.common.observations import stack
 from policysmith.common.rng import generator
 from policysmith.common.threads import torch_threads
+from policysmith.evaluation.playing import (
+    MakeEnvironment,
+    MakeExpert,
+    Rollouts,
+    Start,
+    Trial,
+    check_spaces,
+    play,
+)
 from policysmith.experience.collect import succeeded
 from policysmith.policies.acting import Actor
 from policysmith.policies.protocol import Policy
 
-MakeEnvironment = Callable[[], gymnasium.Env]
-
-
-@dataclass
-class Rollouts:
-    """What episodes came to, in the order of their seeds."""
-
-    seeds: list[int]
-    success: Bool[np.ndarray, "episode"]
-    returns: Float[np.ndarray, "episode"]
-    lengths: Int[np.ndarray, "episode"]
-    network_calls: Int[np.ndarray, "episode"]
-
-    @property
-    def calls_per_action(self) -> float:
-        """Network calls per action played, over all episodes."""
-        return float(self.network_calls.sum() / self.lengths.sum())
+__all__ = ["MakeEnvironment", "Rollouts", "Timing", "check_spaces", "film", "roll_out", "time_decisions"]
 
 
 @dataclass
@@ -67,7 +60,7 @@ class Timing:
 
 
 def roll_out(
-    policy: Policy,
+    policy: Policy | MakeExpert,
     make_environment: MakeEnvironment,
     *,
     seeds: Sequence[int],
@@ -81,59 +74,25 @@ def roll_out(
 
     `seed` starts the policy's own random stream; the same arguments give the same numbers. An episode ends
     when the environment says so, after `limit` steps, or at its first success. Actions are clipped to the
-    action space. `spread` shares the network calls of a decision among the ticks before it, where the policy
-    can; calls made ahead for a decision that the episode's end left out are counted.
+    action space. Instead of a policy, a function from an environment to a scripted expert will do. `spread`
+    shares the network calls of a decision among the ticks before it, where the policy can; calls made ahead
+    for a decision that the episode's end left out are counted.
 
     Raises `ShapeError` where policy and environment do not fit.
     """
     if not seeds:
         raise SettingError("no episodes were asked for", expected="at least one seed")
-    environments = [make_environment() for _ in range(min(parallel, len(seeds)))]
-    try:
-        check_spaces(policy, environments[0])
-        actor = Actor(policy, len(environments), rng=generator(seed, "policy"), spread=spread)
-        return _play(actor, environments, list(seeds), limit, stop_on_success)
-    finally:
-        for environment in environments:
-            environment.close()
-
-
-def _play(
-    actor: Actor,
-    environments: list[gymnasium.Env],
-    seeds: list[int],
-    limit: int | None,
-    stop_on_success: bool,
-) -> Rollouts:
-    rows, count = len(environments), len(seeds)
-    result = Rollouts(
-        seeds, np.zeros(count, bool), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
+    trials = [Trial(make_environment, (Start(number),)) for number in seeds]
+    result = play(
+        policy,
+        trials,
+        seed=seed,
+        parallel=parallel,
+        limit=limit,
+        stop_on_success=stop_on_success,
+        spread=spread,
     )
-    episode, upcoming = np.arange(rows), rows  # which episode each row plays; `count` and above: none
-    seen = [env.reset(seed=seeds[i])[0] for i, env in enumerate(environments)]
-    calls_before = actor.network_calls.clone()
-    low, high = environments[0].action_space.low, environments[0].action_space.high  # type: ignore[attr-defined]
-    while (episode < count).any():
-        active = torch.from_numpy(episode < count)
-        actions = np.clip(actor.act(stack(seen), active), low, high)
-        ended = np.zeros(rows, bool)
-        for row in np.flatnonzero(active.numpy()):
-            i = episode[row]
-            seen[row], reward, terminated, truncated, info = environments[row].step(actions[row])
-            result.returns[i] += float(reward)
-            result.lengths[i] += 1
-            result.success[i] |= succeeded(info)
-            over = limit is not None and result.lengths[i] >= limit
-            ended[row] = terminated or truncated or over or (stop_on_success and result.success[i])
-        for row in np.flatnonzero(ended):
-            calls = actor.network_calls
-            result.network_calls[episode[row]] = int(calls[row] - calls_before[row])
-            calls_before[row] = calls[row]
-            episode[row], upcoming = upcoming, upcoming + 1
-            if episode[row] < count:
-                seen[row], _ = environments[row].reset(seed=seeds[episode[row]])
-        actor.reset(torch.from_numpy(ended))
-    return result
+    return replace(result, seeds=list(seeds))
 
 
 def time_decisions(
@@ -200,30 +159,3 @@ def film(
         success.append(success[-1] or succeeded(info))
         ended = terminated or truncated
     return np.stack(frames), success  # type: ignore[arg-type]
-
-
-def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
-    """Raise where `policy` cannot act in `environment`, naming both sides."""
-    observation, action = environment.observation_space, environment.action_space
-    spaces = parts_of(observation.spaces if isinstance(observation, gymnasium.spaces.Dict) else observation)
-    if not all(isinstance(space, gymnasium.spaces.Box) for space in (*spaces.values(), action)):
-        raise CapabilityError(
-            f"the environment has observations {observation} and actions {action}",
-            expected="Box spaces: this policy reads vectors and pictures and acts in a continuous space",
-            cure="wrap the environment (Dict observations: gymnasium.wrappers.FlattenObservation)",
-        )
-    wanted = {"observations" if name == STATE else name: shape for name, shape in policy.parts.items()}
-    found = {"observations" if name == STATE else name: space.shape for name, space in spaces.items()}
-    wanted["actions"], found["actions"] = (policy.action_size,), action.shape
-    for what in wanted | found:
-        if wanted.get(what) != found.get(what):
-            raise ShapeError(
-                f"the environment's {what} have {_shape(found.get(what))}",
-                where=str(environment.spec.id if environment.spec else environment),
-                expected=f"{_shape(wanted.get(what))}, as in the data the policy was trained on",
-                cure="evaluate in the environment the demonstrations are from",
-            )
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "no place" if shape is None else f"shape {list(shape)}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -143,6 +143,21 @@ def success_interval(successes: ArrayLike, *, level: float = 0.95) -> Interval:
         wide_low, wide_high = _wilson(rate, effective, _t_quantile(level, len(run_rates) - 1))
         low, high = min(low, wide_low), max(high, wide_high)
     return Interval(rate, low, high, level)
+
+
+def mean_of_rates(rates: Sequence[Interval]) -> Interval:
+    """Mean of independent rates, one per task, with an interval made from theirs.
+
+    The tasks are fixed, and only what each rate was measured on varies: the distances from the rates to their
+    ends add up in squares, so that the interval is never of width zero where theirs are not.
+    Source: Zou and Donner 2008, the method of variance estimates recovery.
+    """
+    if not rates:
+        raise DataError("there are no rates to average")
+    mean = math.fsum(rate.value for rate in rates) / len(rates)
+    below = math.hypot(*(rate.value - rate.low for rate in rates)) / len(rates)
+    above = math.hypot(*(rate.high - rate.value for rate in rates)) / len(rates)
+    return Interval(mean, mean - below, mean + above, rates[0].level)
 
 
 # ---- two systems -------------------------------------------------------------------------------------

@@ -57,9 +57,7 @@ def tolerance(
     return torch.where(inside, 1.0, torch.where(usable, value, 0.0)).to(x.dtype)
 
 
-def hamacher_product(
-    a: Float[Tensor, "*row"], b: Float[Tensor, "*row"]
-) -> Float[Tensor, "*row"]:
+def hamacher_product(a: Float[Tensor, "*row"], b: Float[Tensor, "*row"]) -> Float[Tensor, "*row"]:
     """a b / (a + b - a b), and 0 where both are 0: the *and* of two values between 0 and 1.
 
     Raises `SettingError` for values outside of [0, 1].
@@ -213,7 +211,7 @@ def reaching_grasp(
     reach_radius: float,
     full_effort: float = 1.0,
 ) -> Float[Tensor, "row"]:
-    """Mean of grasp and a reach term, which leads to the object from anywhere (the package's medium density)."""
+    """Mean of grasp and a reach term, which leads there from anywhere (the package's medium density)."""
     reach = tolerance(
         hand_to_object,
         (0.0, reach_radius),

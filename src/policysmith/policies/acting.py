@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import ShapeError
@@ -68,8 +69,23 @@ class Actor:
         """Begin a new episode in the rows of `mask`."""
         mask = self._mask(mask)
         self.state = self.policy.reset(self.state, mask.to(self.policy.device))
-        self._begins |= mask
-        self._played[mask] = self.policy.action_steps
+        self._begin(mask)
+
+    @torch.inference_mode()
+    def new_episode(self, mask: Bool[Tensor | np.ndarray, "batch"]) -> None:
+        """Begin another episode of the same trial in the rows of `mask`, with what the policy has learnt."""
+        mask = self._mask(mask)
+        self.state = self.policy.new_episode(self.state, mask.to(self.policy.device))
+        self._begin(mask)
+
+    def adapt(self, row: int, experience: TensorDict) -> None:
+        """Let the policy of `row` learn from the steps of its trial, `experience` [1, step]."""
+        require_capability(self.policy, "adapt", by="a trial that adapts")
+        rows = torch.tensor([row])
+        # Outside of inference mode: adapting may take gradients.
+        state = self.policy.adapt(self.state[rows], experience, rng=self.rng)  # type: ignore[operator]
+        with torch.inference_mode():
+            self.state[rows] = state
 
     @torch.inference_mode()
     def act(
@@ -98,6 +114,10 @@ class Actor:
         self._played[active] += 1
         step = (self._played - 1).clamp(0, self.policy.action_steps - 1)
         return self._chunk[torch.arange(len(step)), step].numpy()
+
+    def _begin(self, mask: Tensor) -> None:
+        self._begins |= mask
+        self._played[mask] = self.policy.action_steps
 
     def _mask(self, mask: Any) -> Tensor:
         mask = torch.as_tensor(mask, dtype=torch.bool)

@@ -4,6 +4,9 @@
     actions, state = policy.act(observation, state, rng=rng)     # actions [batch, step, action]
     state = policy.reset(state, mask)                            # where episodes ended
 
+Several episodes at one task are a *trial*: between them `new_episode` takes the place of `reset`, so that a
+policy that learns within its memory can keep what it has learnt.
+
 A policy says how many of the newest observations it wants (`observation_steps`) and how many actions it
 returns at a time (`action_steps`); whoever runs it keeps the window and plays the actions
 (`policysmith.policies.acting.Actor` does both for a batch of environments). Rows of the state are
@@ -15,6 +18,7 @@ Some policies can do more, and what needs it asks by `require_capability`:
     sample(observation, count, rng=...) -> [count, batch, step, action]     several draws for one observation
     from_noise(observation, noise) -> [batch, step, action]  the action that a chosen noise becomes
     work_ahead(observation, state, ticks=..., rng=...) -> state    part of the next decision's network calls
+    adapt(state, experience, rng=...) -> state               learning from the steps of a trial so far
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ CAPABILITIES: dict[str, str] = {
     "sample": "several draws for one observation",
     "from_noise": "the action that a chosen noise becomes, deterministically",
     "work_ahead": "part of the next decision's network calls, made before it",
+    "adapt": "the state after learning from a trial's exploration",
 }
 
 
@@ -78,6 +83,14 @@ class Policy(nn.Module):
             {key: _where(mask, fresh[key], state[key]) for key in state.keys()},  # noqa: SIM118
             batch_size=state.batch_size,
         )
+
+    def new_episode(self, state: TensorDict, mask: Bool[Tensor, "batch"]) -> TensorDict:
+        """The state with another episode of the same trial begun in the rows in `mask`.
+
+        A policy that learns within a trial overrides this and keeps what it has learnt; by default nothing
+        outlives an episode.
+        """
+        return self.reset(state, mask)
 
     def act(
         self,

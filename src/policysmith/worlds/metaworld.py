@@ -41,9 +41,9 @@ class MetaWorldTask(gymnasium.Env):
 
     `task` is its name ("drawer-open-v3"). Observation: float32 [39], this moment's hand, gripper and objects
     (18), the previous moment's (18), and the goal (3; zeros where not `goal_visible`). Action: float32 [4] in
-    [-1, 1], the hand's displacement in centimetres and the gripper's effort. Reward: of `reward_version`, 0 to
-    10 in v2. `info["success"]` is 1.0 where the task is solved at this very step, else 0.0; the protocol
-    counts an episode as solved if any step was.
+    [-1, 1], the hand's displacement in centimetres and the gripper's effort. Reward: that of the version, in
+    v2 from 0 to 10. `info["success"]` is 1.0 where the task is solved at this very step, else 0.0; the
+    protocol counts an episode as solved if any step was.
 
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
     With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:

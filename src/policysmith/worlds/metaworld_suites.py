@@ -46,7 +46,8 @@ MT10 = _names(
 )
 MT25 = MT10 + _names(
     "coffee-pull pick-out-of-hole disassemble pick-place-wall basketball stick-pull button-press-wall "
-    "faucet-open door-lock lever-pull sweep-into faucet-close coffee-button button-press-topdown-wall dial-turn"
+    "faucet-open door-lock lever-pull sweep-into faucet-close coffee-button button-press-topdown-wall "
+    "dial-turn"
 )
 MT50 = _names(
     "assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press "
@@ -119,6 +120,10 @@ class Suite:
         held_out = self.seed if self.test_names != self.train_names else self.seed + 1
         return draw_tasks(self.test_names, seed=held_out, goals=self.goals)
 
+    def names(self, split: Split) -> tuple[str, ...]:
+        """The names of a split's tasks."""
+        return self.train_names if split == "train" else self.test_names
+
     def tasks(self, split: Split) -> tuple[SuiteTask, ...]:
         """The tasks of a split."""
         return self.train if split == "train" else self.test
@@ -131,19 +136,16 @@ class Suite:
         `one_hot` appends the task's number in the split, `feedback` what the last action led to. Raises
         `UnknownNameError` for a task that the split does not have.
         """
-        tasks = self.tasks(split)
-        names = [one.name for one in tasks]
+        names = self.names(split)
         if task not in names:
-            raise UnknownNameError(
-                f"{self.name} has no task '{task}' to {split}", expected=", ".join(names)
-            )
+            raise UnknownNameError(f"{self.name} has no task '{task}' to {split}", expected=", ".join(names))
         number = names.index(task)
         environment: gymnasium.Env = MetaWorldTask(
             task, horizon=self.horizon, goal_visible=self.multi_task, reward_version=self.reward_version
         )
-        environment = GoalChoice(environment, tasks[number].placements)
+        environment = GoalChoice(environment, self.tasks(split)[number].placements)
         if one_hot:
-            environment = OneHot(environment, number, len(tasks))
+            environment = OneHot(environment, number, len(names))
         return Feedback(environment) if feedback else environment
 
     def rounds(self, split: Split, *, batch: int, goals: int) -> list[list[tuple[str, int]]]:
@@ -152,7 +154,7 @@ class Suite:
         Every round has equally many of every task. Raises `SettingError` where `batch` does not allow that,
         or where there are not so many goals.
         """
-        names = [task.name for task in self.tasks(split)]
+        names = self.names(split)
         if batch < 1 or batch % len(names):
             raise SettingError(
                 f"a meta batch of {batch} for {len(names)} tasks",
@@ -210,7 +212,10 @@ def custom_suite(
     horizon: int = 500,
     reward_version: RewardVersion = "v2",
 ) -> Suite:
-    """A meta-learning suite of your own tasks; `SettingError` where a task is in both splits or twice in one."""
+    """A meta-learning suite of your own tasks.
+
+    Raises `SettingError` where a task is in both splits, or twice in one.
+    """
     both = sorted(set(train) & set(test))
     if both:
         raise SettingError(
@@ -304,9 +309,7 @@ class Feedback(gymnasium.Wrapper):
         super().__init__(env)
         space: Box = env.observation_space  # type: ignore[assignment]
         added = np.full(FEEDBACK, np.inf, np.float32)
-        self.observation_space = Box(
-            np.concatenate([space.low, -added]), np.concatenate([space.high, added])
-        )
+        self.observation_space = Box(np.concatenate([space.low, -added]), np.concatenate([space.high, added]))
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; nothing has been done in it yet."""
