@@ -11,6 +11,7 @@ from policysmith.evaluation.statistics import (
     Interval,
     interquartile_mean,
     mean_interval,
+    mean_of_rates,
     paired_difference,
     runs_to_decide,
     stratified_bootstrap,
@@ -165,6 +166,27 @@ def test_success_interval_covers_the_true_rate_as_often_as_it_says(runs, rate, s
 
 
 # ---- two systems -------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_rates_adds_their_distances_in_squares():
+    rates = [Interval(1.0, 0.7, 1.0), Interval(0.5, 0.1, 0.8)]
+    mean = mean_of_rates(rates)
+    assert (mean.value, mean.low, mean.high) == pytest.approx((0.75, 0.75 - 0.5 / 2, 0.75 + 0.3 / 2))
+    assert mean_of_rates(rates[:1]) == rates[0]
+    with pytest.raises(DataError):
+        mean_of_rates([])
+
+
+@pytest.mark.parametrize("certain", [0, 15, 19])
+def test_the_mean_of_rates_covers_the_true_mean_as_often_as_it_says(certain):
+    rng = np.random.default_rng(certain)
+    true = np.concatenate([np.ones(certain), rng.uniform(0.05, 0.95, 20 - certain)])
+    found = 0
+    for _ in range(200):
+        outcomes = (rng.random((20, 10)) < true[:, None]).astype(float)
+        mean = mean_of_rates([success_interval(row[None]) for row in outcomes])
+        found += mean.low <= true.mean() <= mean.high
+    assert found >= 0.93 * 200
 
 
 def test_paired_difference_of_scores_is_students_over_runs():

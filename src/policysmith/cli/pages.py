@@ -145,11 +145,11 @@ def findings_page(path: Path, found: Findings, *, facts: Mapping[str, Any]) -> P
 
 def claim_page(folder: Path, claim: Claim) -> Path:
     """Write the page of an experiment and its plot beside the record; returns the page's path."""
-    plot = claim_plot(claim)
+    caption, plot = claim_plot(claim)
     report = Report(claim.title, f"its claim at small scale: {claim.verdict}")
     report.verdict(claim.verdict, claim.reason)
     report.facts({"the paper says": claim.paper_claim, "compared here": claim.question})
-    report.figure(svg(plot()), "Success against cost: up and to the left is better")
+    report.figure(svg(plot()), caption)
     metrics = list(dict.fromkeys(metric for arm in claim.arms for metric in arm.summary))
     rows = [[arm.name, *(str(arm.summary.get(metric, "")) for metric in metrics)] for arm in claim.arms]
     report.table("What was measured, with 95 % intervals", ["arm", *metrics], rows)
@@ -161,14 +161,24 @@ def claim_page(folder: Path, claim: Claim) -> Path:
     return path
 
 
-def claim_plot(claim: Claim) -> Callable[[], Figure]:
-    """The plot of an experiment, drawn anew at each call: its first metric against its last."""
+def claim_plot(claim: Claim) -> tuple[str, Callable[[], Figure]]:
+    """The caption of an experiment's plot, and the plot, drawn anew at each call.
+
+    An experiment that has a function `plot`, from a claim to caption and figure, draws itself; of others the
+    first metric is shown against the last.
+    """
+    drawn = getattr(find_system(claim.system).load_claim(), "plot", None)
+    if drawn is not None:
+        return drawn(claim)[0], lambda: drawn(claim)[1]
     points = {}
     for arm in claim.arms:
         metrics = list(arm.summary)
         points[arm.name] = (arm.summary[metrics[-1]], arm.summary[metrics[0]])
     cost, score = metrics[-1], metrics[0]
-    return lambda: plots.scatter_cost_success(points, xlabel=cost, ylabel=score)
+    return (
+        "Success against cost: up and to the left is better",
+        lambda: plots.scatter_cost_success(points, xlabel=cost, ylabel=score),
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -204,7 +204,8 @@ def markdown(claim: Claim, *, heading: int = 2) -> str:
     comparisons = [
         [one.name, one.metric, one.difference, _claimed(one), one.verdict] for one in claim.comparisons
     ]
-    settings = {"shared": dict(claim.settings)} | {arm.name: dict(arm.settings) for arm in claim.arms}
+    own = {arm.name: dict(arm.settings) for arm in claim.arms if arm.settings}
+    settings = {"shared": dict(claim.settings)} | own
     shown = json.dumps(settings, indent=2)
     machine = claim.machine
     parts = [

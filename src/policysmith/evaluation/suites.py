@@ -75,8 +75,10 @@ class SuiteResult:
 
     @property
     def rate_over_tasks(self) -> Interval:
-        """The same mean with an interval that lets the tasks vary too, as if they were a draw of many."""
-        return mean_interval(self.success.mean(axis=(1, 2)))
+        """The same mean, with an interval wide enough for tasks to vary too, as if they were a draw of many."""
+        goals, tasks = self.rate, mean_interval(self.success.mean(axis=(1, 2)))
+        low, high = min(goals.low, tasks.low), max(goals.high, tasks.high)
+        return Interval(goals.value, max(0.0, low), min(1.0, high))
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
