@@ -75,7 +75,7 @@ class SuiteResult:
 
     @property
     def rate_over_tasks(self) -> Interval:
-        """The same mean, with an interval wide enough for tasks to vary too, as if they were a draw of many."""
+        """The same mean, with an interval that lets the tasks vary too, as if they were drawn from many."""
         goals, tasks = self.rate, mean_interval(self.success.mean(axis=(1, 2)))
         low, high = min(goals.low, tasks.low), max(goals.high, tasks.high)
         return Interval(goals.value, max(0.0, low), min(1.0, high))
@@ -179,7 +179,8 @@ def suite_findings(title: str, results: Mapping[str, SuiteResult]) -> Findings:
         if len(result.tasks) > 1:
             summary[f"over tasks{suffix}"] = str(result.rate_over_tasks)
     summary |= {
-        "suite": f"{first.suite} (seed {first.seed}), {len(first.tasks)} tasks to {first.split}",
+        "suite": f"{first.suite}, goals of seed {first.seed}",
+        "tasks": f"{len(first.tasks)}, {first.split} split",
         "protocol": f"{first.protocol}; {first.success.shape[1]} goals per task, horizon {first.horizon}",
         "reward version": first.reward_version,
     }
