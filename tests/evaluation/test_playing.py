@@ -147,6 +147,22 @@ def test_a_policy_adapts_to_the_steps_of_its_exploration_alone():
     assert experience["reward"][0].tolist() == [-4] * 6
 
 
+def test_what_is_learnt_from_is_not_written_over():
+    class Reusing(Guess):
+        def reset(self, **kwargs):
+            self.buffer, info = super().reset(**kwargs)
+            return self.buffer, info
+
+        def step(self, action):
+            self.buffer[:], *rest = super().step(action)
+            return self.buffer, *rest
+
+    policy = Learner()
+    play(policy, [Trial(Reusing, at(4, 4), explore=1, adapt_every=1)])
+    assert policy.given[0]["observation"][0, :, 0].tolist() == [0, 1, 2]
+    assert policy.given[0]["next_observation"][0, :, 0].tolist() == [1, 2, 3]
+
+
 def test_adapting_several_times_gives_each_its_own_steps():
     policy = Learner()
     play(policy, [Trial(Guess, at(4, 4, 5, 5, 5), explore=4, adapt_every=2)], limit=2)

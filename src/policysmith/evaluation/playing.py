@@ -183,6 +183,7 @@ class _Rows:
             i, environment, result = self._episode(row), self.environments[row], self.result
             action = np.clip(actions[row], environment.action_space.low, environment.action_space.high)  # type: ignore[attr-defined]
             seen, reward, terminated, truncated, info = environment.step(action)
+            kept = self._kept(seen)
             result.returns[i] += float(reward)
             result.lengths[i] += 1
             result.success[i] |= succeeded(info)
@@ -191,10 +192,11 @@ class _Rows:
             stopped = stop_on_success and result.success[i] and not explores
             ended[row] = terminated or truncated or stopped
             if self.experience is not None and explores:
-                step = (self.seen[row], action, reward, seen, terminated, truncated, succeeded(info))
+                step = (self.seen[row], action, reward, kept, terminated, truncated, succeeded(info))
                 self.experience[row].add(*step)
-            self.seen[row] = seen
-        self._go_on(ended)
+            self.seen[row] = kept
+        if ended.any():
+            self._go_on(ended)
 
     def close(self) -> None:
         """Close every environment."""
@@ -232,9 +234,14 @@ class _Rows:
     def _start(self, row: int) -> None:
         start = self.trials[self.trial[row]].starts[self.attempt[row]]
         options = {} if start.options is None else {"options": dict(start.options)}
-        self.seen[row], _ = self.environments[row].reset(seed=start.seed, **options)
+        seen, _ = self.environments[row].reset(seed=start.seed, **options)
+        self.seen[row] = self._kept(seen)
         if isinstance(self.acting, _Experts):
             self.acting.begin(row, self.environments[row], start.seed)
+
+    def _kept(self, seen: Seen) -> Seen:
+        """The observation; a copy where it is learnt from, since environments may go on writing into it."""
+        return seen if self.experience is None else each_part(seen, np.array)
 
     def _episode(self, row: int) -> int:
         return int(self.first[self.trial[row]] + self.attempt[row])

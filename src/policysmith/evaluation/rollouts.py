@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
@@ -83,7 +83,7 @@ def roll_out(
     if not seeds:
         raise SettingError("no episodes were asked for", expected="at least one seed")
     trials = [Trial(make_environment, (Start(number),)) for number in seeds]
-    result = play(
+    return play(
         policy,
         trials,
         seed=seed,
@@ -92,7 +92,6 @@ def roll_out(
         stop_on_success=stop_on_success,
         spread=spread,
     )
-    return replace(result, seeds=list(seeds))
 
 
 def time_decisions(
