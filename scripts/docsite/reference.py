@@ -155,8 +155,11 @@ def _runs(node: ast.ClassDef) -> bool:
 
 
 def _options(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> list[list[str]]:
-    """One row per field: the option, its default, and the docstring below it."""
+    """One row per field, those of a base class first: the option, its default, and the docstring below it."""
     rows = []
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            rows += _options(classes[base.id], classes)
     for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue

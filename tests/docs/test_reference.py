@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from docsite import reference
 
+from policysmith.cli.data import WORDS
 from policysmith.cli.main import VERBS, _options
 
 PACKAGE = Path(__file__).parents[2] / "src" / "policysmith"
@@ -89,6 +90,13 @@ def test_the_page_of_the_command_line_has_every_option(verb):
     section = reference.option_tables(PACKAGE / "cli", {verb: VERBS[verb]})
     shown = re.findall(r"^\| (?:`--([a-z-]+)`|([A-Z]+)) \|", section, re.MULTILINE)
     assert {(option or positional).lower() for option, positional in shown} == options(_options(verb))
+
+
+def test_each_word_of_data_has_every_option():
+    section = reference.option_tables(PACKAGE / "cli", {"data": VERBS["data"]})
+    for part, kind in zip(section.split("**`policysmith data ")[1:], WORDS.values(), strict=True):
+        shown = re.findall(r"^\| (?:`--([a-z-]+)`|([A-Z]+)) \|", part, re.MULTILINE)
+        assert {(option or positional).lower() for option, positional in shown} == options(kind)
 
 
 def test_an_option_shows_default_and_meaning():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,60 @@ from policysmith.common.cache import cache_folder
 from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
-from policysmith.experience.store import load_episodes
+from policysmith.experience.files import open_data
+from policysmith.experience.reading import Chosen, choose, provenance, read
+from policysmith.experience.sources import Source
 from policysmith.worlds import registry
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Reading:
+    """What of a data set is read, and as what."""
+
+    cameras: tuple[str, ...] = ()
+    """which pictures: names or keys, NAME=KEY for another name, or `all`; by default none"""
+    picture_size: tuple[int, int] | None = None
+    """height and width that pictures are brought to; by default as they are"""
+    state_keys: tuple[str, ...] = ()
+    """keys that are joined to the state; by default the format's own"""
+    action_keys: tuple[str, ...] = ()
+    """keys that are joined to the action; by default the format's own"""
+    goal_keys: tuple[str, ...] = ()
+    """keys that are joined to the goal; by default the format's own"""
+    data_episodes: str = ""
+    """which episodes, such as 0-49,60; by default all"""
+
+    def choice(self) -> dict[str, Any]:
+        """The arguments of `experience.sources.choose`."""
+        named = {name: key for name, _, key in (camera.partition("=") for camera in self.cameras)}
+        return {
+            "cameras": "all" if list(self.cameras) == ["all"] else named,
+            "picture_size": None if self.picture_size is None else tuple(self.picture_size),
+            "state": self.state_keys or None,
+            "action": self.action_keys or None,
+            "goal": self.goal_keys or None,
+            "episodes": episode_numbers(self.data_episodes),
+        }
+
+    @property
+    def reads_something_else(self) -> bool:
+        """Whether anything but the format's own choice is asked for."""
+        return any(getattr(self, one.name) for one in fields(Reading))
+
+    def read(self, path: str) -> Episodes:
+        """The episodes at `path`, with a bar where it takes long and a line that says what was found."""
+        source = open_data(path)
+        chosen = choose(source, **self.choice())
+        arrays = read(source, chosen)
+        if chosen.pictures:
+            arrays = look.counting_bar(arrays, label=f"read {source.path.name}", total=len(chosen.episodes))
+        episodes = Episodes.from_arrays(arrays, provenance=provenance(source, chosen))
+        look.note(found_line(source, chosen, episodes))
+        return episodes
+
+
+@dataclass(frozen=True)
+class Inputs(Reading):
     """Where the experience comes from.
 
     Demonstrations are read from `--data`, or recorded in `--env` from its scripted expert or `--expert`.
@@ -29,7 +77,7 @@ class Inputs:
     env: str = ""
     """environment: metaworld/drawer-open-v3, any Gymnasium id, or your_package:YourEnv-v0"""
     data: str = ""
-    """folder of a Minari data set with your own demonstrations"""
+    """your own demonstrations: folder of a Minari or LeRobot data set, or Diffusion Policy's Zarr"""
     expert: str = ""
     """your_package.module:name, a function of the observation, to record demonstrations from"""
     episodes: int = 100
@@ -57,12 +105,39 @@ class Inputs:
     def load(self) -> Episodes:
         """The episodes: read, or recorded once and kept."""
         if self.data:
-            return load_episodes(self.data)
+            return self.read(self.data)
+        if self.reads_something_else:
+            raise SettingError("what is to be read is said, but not from where", cure="give --data PATH too")
         return recorded(self.demonstrations())
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with an absolute path, so that a run can be resumed from anywhere."""
         return asdict(self) | ({"data": str(Path(self.data).resolve())} if self.data else {})
+
+
+def episode_numbers(text: str) -> list[int] | None:
+    """`0-49,60` as numbers; None for an empty text."""
+    numbers: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
+            raise SettingError(f"'{part}' is no range of episodes", expected="such as 0-49,60")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers or None
+
+
+def found_line(source: Source, chosen: Chosen, episodes: Episodes) -> str:
+    """What was read, in one line."""
+    parts = [
+        f"{source.format} {source.version}: {len(episodes)} episodes, {len(episodes.steps)} steps",
+        f"state from {', '.join(chosen.state) or 'nothing'}",
+        f"action from {', '.join(chosen.action)}",
+    ]
+    parts += [f"goal from {', '.join(chosen.goal)}"] if chosen.goal else []
+    parts += [f"picture {name}: {height} x {width}" for name, (height, width) in episodes.pictures.items()]
+    if chosen.left_out:
+        parts.append(f"pictures left out: {', '.join(chosen.left_out)} (--cameras loads them)")
+    return "; ".join(parts)
 
 
 def recorded(demonstrations: Demonstrations, folder: Path | None = None) -> Episodes:

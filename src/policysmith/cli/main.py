@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "run": "run a system on your environment, data, model or policy",
     "resume": "go on with a run",
     "record": "record demonstrations",
+    "data": "look at a data set (data check), or convert it (data convert)",
     "eval": "measure a trained policy",
     "compare": "set systems side by side under one budget",
     "reproduce": "run a system's experiment and judge its claim",
@@ -78,6 +79,10 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
         from policysmith.cli.runs import run
 
         return run
+    if name == "data":
+        from policysmith.cli.data import data
+
+        return data
     options = _options(name)
 
     def call(words: list[str]) -> int | None:
