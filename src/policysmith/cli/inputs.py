@@ -86,6 +86,8 @@ class Inputs(Reading):
     """standard deviation of the noise on recorded actions"""
     limit: int | None = None
     """most steps of an episode"""
+    keep_all: bool = False
+    """record episodes that do not succeed too (play has no success)"""
     data_seed: int = 0
     """seed of the recording"""
 
@@ -99,6 +101,7 @@ class Inputs(Reading):
             seed=self.data_seed,
             action_noise=self.noise,
             limit=self.limit,
+            only_successful=not self.keep_all,
             expert=self.expert,
         )
 

@@ -6,13 +6,15 @@ made for tests and for the examples of the documentation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 
 from policysmith.common.errors import NotFiniteError, ShapeError
+from policysmith.common.observations import GOAL, STATE, Seen
 
 STEP_LENGTH = 0.1
 """How far an action of 1 moves the point along an axis."""
@@ -27,7 +29,8 @@ PICTURE_SIZE = 96
 class PointReach(gymnasium.Env):
     """Walk from a random start to a random goal.
 
-    Observation: position and goal, float32 [4] in [0, 1]. Action: float32 [2] in [-1, 1], times 0.1 per step.
+    Observation: position and goal, float32 [4] in [0, 1]; with `goal_apart` the parts `state` and `goal`,
+    float32 [2] each. Action: float32 [2] in [-1, 1], times 0.1 per step.
     Reward: minus the distance to the goal after the step. `info["success"]` is 1.0 within 0.05 of the goal,
     else 0.0. The episode is terminated at success (unless `terminate_on_success` is False) and truncated
     after `horizon` steps.
@@ -36,12 +39,21 @@ class PointReach(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own declaration
 
     def __init__(
-        self, *, horizon: int = 30, terminate_on_success: bool = True, render_mode: str | None = None
+        self,
+        *,
+        horizon: int = 30,
+        terminate_on_success: bool = True,
+        goal_apart: bool = False,
+        render_mode: str | None = None,
     ) -> None:
         self.horizon = horizon
         self.terminate_on_success = terminate_on_success
         self.render_mode = render_mode
-        self.observation_space = Box(0.0, 1.0, (4,), np.float32)
+        self.goal_apart = goal_apart
+        place = Box(0.0, 1.0, (2,), np.float32)
+        self.observation_space = (
+            Dict({STATE: place, GOAL: place}) if goal_apart else Box(0.0, 1.0, (4,), np.float32)
+        )
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self._position = np.full(2, 0.5)
         self._goal = np.full(2, 0.5)
@@ -49,7 +61,7 @@ class PointReach(gymnasium.Env):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, float]]:
+    ) -> tuple[Seen, dict[str, float]]:
         """Draw a start and a goal at least 0.3 apart; the same seed draws the same two."""
         super().reset(seed=seed)
         self._steps = 0
@@ -59,7 +71,7 @@ class PointReach(gymnasium.Env):
             self._goal = self.np_random.random(2)
         return self._observation(), {"success": 0.0}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+    def step(self, action: np.ndarray) -> tuple[Seen, float, bool, bool, dict[str, float]]:
         """Move by `action` (clipped to [-1, 1]) times 0.1, staying in the square."""
         action = check_action(action, size=2)
         self._position = np.clip(self._position + STEP_LENGTH * np.clip(action, -1.0, 1.0), 0.0, 1.0)
@@ -83,7 +95,9 @@ class PointReach(gymnasium.Env):
         frame[to_point <= 0.6 * SUCCESS_RADIUS] = (40, 90, 200)
         return frame
 
-    def _observation(self) -> np.ndarray:
+    def _observation(self) -> Seen:
+        if self.goal_apart:
+            return {STATE: self._position.astype(np.float32), GOAL: self._goal.astype(np.float32)}
         return np.concatenate([self._position, self._goal]).astype(np.float32)
 
 
@@ -93,9 +107,12 @@ class PointExpert:
     def reset(self, seed: int | None = None) -> None:
         """Nothing to forget."""
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
+    def act(self, observation: Seen) -> np.ndarray:
         """The step that ends nearest to the goal: float32 [2] in [-1, 1]."""
-        position, goal = observation[:2], observation[2:4]
+        if isinstance(observation, Mapping):
+            position, goal = observation[STATE], observation[GOAL]
+        else:
+            position, goal = observation[:2], observation[2:4]
         return np.clip((goal - position) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
 
 

@@ -1,14 +1,16 @@
-"""A scripted expert for the point mazes of Gymnasium-Robotics: shortest way by cells, then a PD controller.
+"""Scripted drivers for the point mazes of Gymnasium-Robotics: one that goes for the goal, one that plays.
 
-A breadth-first search from the goal's cell says how many cells each cell is away from it. The point is driven
-towards the centre of a neighbour that is one nearer, or towards the goal itself once it is in the goal's
-cell: force = `gain` * (target - position) - `damping` * velocity. Where two ways are equally short, the seed
-of `reset` chooses between them for the whole episode.
+Both find their way by a breadth-first search over cells and steer with the same controller towards
+the centre of the next cell: force = `gain` * (target - position) - `damping` * velocity. `PointMazeExpert`
+takes the shortest way to the environment's goal; where two are equally short, the seed of `reset` chooses
+between them for the whole episode. `PlayExpert` has no task: it drives to one random cell after another, each
+time by one of the two shortest separate ways, at random.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from typing import Any
 
 import gymnasium
@@ -23,10 +25,11 @@ NEIGHBOURS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 Cell = tuple[int, int]
 
 
-class PointMazeExpert:
-    """Drives the point of a `PointMaze_*` environment to its goal.
+class Driver:
+    """What the two drivers share: the maze's cells, reading an observation, and the controller.
 
-    `env` gives the maze and the layout of the observation, which may be flattened or the dictionary itself.
+    `env` gives the maze and the layout of the observation: the dictionary itself, the same flattened, or the
+    state alone. Raises `CapabilityError` for an environment that is not a `PointMaze_*`.
     """
 
     def __init__(self, env: gymnasium.Env, *, gain: float = 10.0, damping: float = 1.0) -> None:
@@ -42,6 +45,30 @@ class PointMazeExpert:
             for column, cell in enumerate(cells)
             if cell != WALL
         }
+
+    def _state(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """Position and velocity [4]."""
+        if isinstance(observation, dict):
+            return observation["state"] if "state" in observation else observation["observation"]
+        return observation if len(observation) == 4 else observation[self._places["observation"]]
+
+    def _force(self, state: np.ndarray, target: np.ndarray) -> np.ndarray:
+        force = self._gain * (target - state[:2]) - self._damping * state[2:4]
+        return np.clip(force, -1.0, 1.0).astype(np.float32)
+
+    def _cell(self, position: np.ndarray) -> Cell:
+        row, column = self._maze.cell_xy_to_rowcol(position)
+        return int(row), int(column)
+
+    def _centre(self, cell: Cell) -> np.ndarray:
+        return self._maze.cell_rowcol_to_xy(np.array(cell))
+
+
+class PointMazeExpert(Driver):
+    """Drives the point of a `PointMaze_*` environment to its goal."""
+
+    def __init__(self, env: gymnasium.Env, *, gain: float = 10.0, damping: float = 1.0) -> None:
+        super().__init__(env, gain=gain, damping=damping)
         self._order = {cell: 0.0 for cell in self._free}
         self._distances: dict[Cell, dict[Cell, int]] = {}
 
@@ -52,16 +79,13 @@ class PointMazeExpert:
 
     def act(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """The force towards the next cell of the way: float32 [2] in [-1, 1]."""
-        position, velocity, goal = self._read(observation)
-        force = self._gain * (self._target(position, goal) - position) - self._damping * velocity
-        return np.clip(force, -1.0, 1.0).astype(np.float32)
+        state = self._state(observation)
+        return self._force(state, self._target(state[:2], self._goal(observation)))
 
-    def _read(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    def _goal(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         if isinstance(observation, dict):
-            state, goal = observation["observation"], observation["desired_goal"]
-        else:
-            state, goal = observation[self._places["observation"]], observation[self._places["desired_goal"]]
-        return state[:2], state[2:4], goal
+            return observation["goal"] if "goal" in observation else observation["desired_goal"]
+        return observation[self._places["desired_goal"]]
 
     def _target(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
         here, there = self._cell(position), self._cell(goal)
@@ -78,15 +102,55 @@ class PointMazeExpert:
             )
         return self._centre(min(nearer, key=lambda cell: self._order[cell]))
 
-    def _cell(self, position: np.ndarray) -> Cell:
-        row, column = self._maze.cell_xy_to_rowcol(position)
-        return int(row), int(column)
 
-    def _centre(self, cell: Cell) -> np.ndarray:
-        return self._maze.cell_rowcol_to_xy(np.array(cell))
+class PlayExpert(Driver):
+    """Plays: drives to random cells one after another, by one of the two shortest separate ways each time.
+
+    A cell counts as reached within `reach` of its centre (in cells' widths where those are 1). The seed of
+    `reset` determines targets and ways.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env, *, gain: float = 10.0, damping: float = 1.0, reach: float = 0.3
+    ) -> None:
+        super().__init__(env, gain=gain, damping=damping)
+        self._reach = reach
+        self._rng = np.random.default_rng()
+        self._way: list[Cell] = []
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode with a target that is yet to be chosen."""
+        self._rng = np.random.default_rng(seed)
+        self._way = []
+
+    def act(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """The force towards the next cell of the present way: float32 [2] in [-1, 1]."""
+        state = self._state(observation)
+        here = self._nearest(state[:2], self._free)
+        if not self._way or np.linalg.norm(self._centre(self._way[-1]) - state[:2]) <= self._reach:
+            self._way = self._choose(here)
+        at = (
+            self._way.index(here)
+            if here in self._way
+            else self._way.index(self._nearest(state[:2], set(self._way)))
+        )
+        return self._force(state, self._centre(self._way[min(at + 1, len(self._way) - 1)]))
+
+    def _choose(self, here: Cell) -> list[Cell]:
+        reachable = sorted(set(distances_from(here, self._free)) - {here})
+        target = reachable[self._rng.integers(len(reachable))]
+        ways = two_ways(here, target, self._free)
+        return ways[self._rng.integers(len(ways))]
+
+    def _nearest(self, position: np.ndarray, cells: Set[Cell]) -> Cell:
+        """The cell that the point is in, or the nearest of `cells` where it is in none of them."""
+        here = self._cell(position)
+        if here in cells:
+            return here
+        return min(sorted(cells), key=lambda cell: float(np.linalg.norm(self._centre(cell) - position)))
 
 
-def distances_from(start: Cell, free: set[Cell]) -> dict[Cell, int]:
+def distances_from(start: Cell, free: Set[Cell]) -> dict[Cell, int]:
     """How many moves between adjacent `free` cells each reachable cell is from `start` (itself included)."""
     distance = {start: 0}
     queue = deque([start])
@@ -97,6 +161,31 @@ def distances_from(start: Cell, free: set[Cell]) -> dict[Cell, int]:
                 distance[neighbour] = distance[cell] + 1
                 queue.append(neighbour)
     return distance
+
+
+def two_ways(start: Cell, goal: Cell, free: Set[Cell]) -> list[list[Cell]]:
+    """The shortest way from `start` to `goal` and the shortest one that shares no cell with it but the ends.
+
+    Each is the list of its cells, ends included; only the first where there is no second, none where the goal
+    cannot be reached.
+    """
+    first = _way(start, goal, free)
+    if not first:
+        return []
+    left = free - set(first[:-1])
+    detours = [_way(cell, goal, left) for cell in _around(start) if cell in left and cell not in first]
+    return [first, *([start, *way] for way in sorted(filter(None, detours), key=len)[:1])]
+
+
+def _way(start: Cell, goal: Cell, free: Set[Cell]) -> list[Cell]:
+    """A shortest way between two cells, both included; empty where there is none."""
+    distance = distances_from(goal, free)
+    if start not in distance:
+        return []
+    way = [start]
+    while way[-1] != goal:
+        way.append(min(_around(way[-1]), key=lambda cell: distance.get(cell, len(free))))
+    return way
 
 
 def _around(cell: Cell) -> list[Cell]:

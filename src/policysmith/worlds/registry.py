@@ -3,6 +3,7 @@
     make("metaworld/drawer-open-v3", horizon=150)             Meta-World, through our adapter
     make("point-reach")                                       our tiny worlds, which need nothing installed
     make("point-obstacle", sigma_system=0.02)
+    make("point-maze-pillar")                                 our maze with two ways to every goal
     make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
     make("my_package:MyEnv-v0", my_option=3)                  the user's own included
 
@@ -29,11 +30,15 @@ from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 METAWORLD = "metaworld/"
 POINT_REACH = "point-reach"
 POINT_OBSTACLE = "point-obstacle"
+PILLAR = "point-maze-pillar"
+PILLAR_PLAY = "point-maze-pillar-play"
 OWN = {
     POINT_REACH: "policysmith.worlds.point:PointReach",
     POINT_OBSTACLE: "policysmith.worlds.obstacle:PointObstacle",
+    PILLAR: "policysmith.worlds.pillar:pillar_maze",
+    PILLAR_PLAY: "policysmith.worlds.pillar:play_maze",
 }
-"""Our own worlds, which come without a package."""
+"""Our own worlds; the mazes need the extra `robotics`."""
 EXTRAS = {"gymnasium_robotics": "robotics", "metaworld": "metaworld", "mujoco": "metaworld"}
 """Which of our extras brings which package."""
 
@@ -59,6 +64,8 @@ def make(name: str, *, render_mode: str | None = None, goal: bool = False, **kwa
     with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
     environment does not have, and `CapabilityError` where pictures were asked for and cannot be drawn.
     """
+    if goal and name == POINT_REACH:
+        kwargs["goal_apart"] = True
     # Only where asked for: an environment of the user's need not know the argument.
     env = _make(name, **({} if render_mode is None else {"render_mode": render_mode}), **kwargs)
     if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
@@ -82,7 +89,11 @@ def expert(name: str, env: gymnasium.Env) -> Expert | None:
         from policysmith.worlds.metaworld import MetaWorldExpert
 
         return MetaWorldExpert(env)
-    if identity.startswith("PointMaze_"):
+    if name == PILLAR_PLAY:
+        from policysmith.worlds.pointmaze import PlayExpert
+
+        return PlayExpert(env)
+    if name == PILLAR or identity.startswith("PointMaze_"):
         from policysmith.worlds.pointmaze import PointMazeExpert
 
         return PointMazeExpert(env)
@@ -91,7 +102,7 @@ def expert(name: str, env: gymnasium.Env) -> Expert | None:
 
 def known_names() -> list[str]:
     """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
-    names = list(OWN)
+    names = [POINT_REACH, POINT_OBSTACLE]
     if importlib.util.find_spec("metaworld") is not None:
         from policysmith.worlds.metaworld import task_names
 
@@ -99,6 +110,7 @@ def known_names() -> list[str]:
     if importlib.util.find_spec("gymnasium_robotics") is not None:
         # Its names enter Gymnasium's registry when it is imported.
         importlib.import_module("gymnasium_robotics")
+        names += [PILLAR, PILLAR_PLAY]
     return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
 
 
