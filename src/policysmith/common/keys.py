@@ -24,6 +24,11 @@ KEYS: dict[str, str] = {
     # diffusion
     "noise": "[row, time, action]  the Gaussian noise mixed into the clean actions",
     "noise_level": "[row, time] int  the level of each position: -1 clean, N-1 pure noise",
+    "sigma": "[row]  the size of the noise, where levels are continuous",
+    # goals
+    "goal": "[row, goal, state]  states to be reached, zero where there is none",
+    "has_goal": "[row] bool  whether there is a goal",
+    "goal_mask": "[row, goal or 1, state or 1] bool  which goals, or numbers of goals, are told",
     # language
     "group_id": "[row] int  rows with the same id answer the same prompt",
     "behaviour_log_prob": "[row, token]  under the policy that sampled",

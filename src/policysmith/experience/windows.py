@@ -3,6 +3,7 @@
 A window holds To observations and Tp actions that begin at the same step; where it reaches past an episode's
 end or beginning, the edge is repeated. Windows start up to To - 1 steps before an episode and may reach
 Ta - 1 steps beyond it, so that the first and the last decisions are seen in training as they occur in acting.
+Unpadded windows lie within their episodes instead, and nothing is repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from policysmith.experience.episodes import Episodes
 class WindowSampler:
     """Draws batches of windows, each window once per pass over the data in a fresh random order.
 
-    The order is drawn from `rng`; the sampler's own state is the rest of the current pass.
+    The order is drawn from `rng`; the sampler's own state is the rest of the current pass. With `padded`
+    False, episodes shorter than the horizon are left out: `skipped` counts them, and `DataError` where that
+    leaves none.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class WindowSampler:
         observation_steps: int,
         action_steps: int,
         rng: torch.Generator,
+        padded: bool = True,
     ) -> None:
         if action_steps < 1 or not 1 <= observation_steps <= horizon:
             raise SettingError(
@@ -42,8 +46,18 @@ class WindowSampler:
         self.observation = episodes.steps["observation"]
         self.action = episodes.steps["action"]
         self.rng = rng
-        self._bounds = _window_bounds(
-            episodes, horizon=horizon, before=observation_steps - 1, after=action_steps - 1
+        self.skipped = 0 if padded else int((episodes.lengths < horizon).sum())
+        if self.skipped == len(episodes):
+            raise DataError(
+                f"none of the {len(episodes)} episodes is as long as a window",
+                where=f"the longest has {int(episodes.lengths.max())} steps",
+                expected=f"at least {horizon}",
+                cure="give longer episodes or take a shorter window",
+            )
+        self._bounds = (
+            _window_bounds(episodes, horizon=horizon, before=observation_steps - 1, after=action_steps - 1)
+            if padded
+            else _bounds_within(episodes, horizon=horizon)
         )
         self._offsets = torch.arange(horizon)
         self._observed = observation_steps
@@ -56,11 +70,15 @@ class WindowSampler:
 
     def sample(self, batch: int) -> TensorDict:
         """The next `batch` windows: `observation` [batch, To, *part], `action` [batch, Tp, width]."""
+        return self.gather(self._draw(batch))
+
+    def _draw(self, batch: int) -> Int[Tensor, "batch"]:
+        """The numbers of the next `batch` windows of this pass and, where it ends, of the next."""
         while len(self._order) < batch:
             shuffled = torch.randperm(len(self), generator=self.rng)
             self._order = torch.cat([self._order, shuffled])
         chosen, self._order = self._order[:batch], self._order[batch:]
-        return self.gather(chosen)
+        return chosen
 
     def gather(self, windows: Int[Tensor, "batch"]) -> TensorDict:
         """The windows of the given numbers."""
@@ -97,6 +115,16 @@ def _window_bounds(episodes: Episodes, *, horizon: int, before: int, after: int)
     for start, length in zip(episodes.starts.tolist(), episodes.lengths.tolist(), strict=True):
         final = start + max(length - horizon + after, -before)
         first = torch.arange(start - before, final + 1)
+        edge = torch.ones_like(first)
+        rows.append(torch.stack([first, edge * start, edge * (start + length - 1)], dim=-1))
+    return torch.cat(rows)
+
+
+def _bounds_within(episodes: Episodes, *, horizon: int) -> Int[Tensor, "window 3"]:
+    """The same for windows that lie within their episodes; an episode shorter than the horizon gives none."""
+    rows = []
+    for start, length in zip(episodes.starts.tolist(), episodes.lengths.tolist(), strict=True):
+        first = torch.arange(start, start + max(0, length - horizon + 1))
         edge = torch.ones_like(first)
         rows.append(torch.stack([first, edge * start, edge * (start + length - 1)], dim=-1))
     return torch.cat(rows)
