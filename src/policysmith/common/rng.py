@@ -51,3 +51,15 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
         yield
+
+
+@contextmanager
+def global_randomness(rng: torch.Generator) -> Iterator[None]:
+    """Make what draws from PyTorch's global generators, as dropout does, depend on `rng` inside the block.
+
+    One seed is drawn from `rng`; the global generators, of every device, are put back as they were.
+    """
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(draw_seed(rng))
+        yield

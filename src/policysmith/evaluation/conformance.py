@@ -28,11 +28,13 @@ from policysmith.common.saving import load_tree, save_tree
 from policysmith.common.stages import result_of
 from policysmith.evaluation.findings import Findings
 from policysmith.evaluation.rollouts import roll_out
+from policysmith.experience.collect import record
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.policies.protocol import Policy, load_policy
 from policysmith.training.loop import Progress
 from policysmith.worlds import registry
+from policysmith.worlds.point import PointExpert
 
 ENVIRONMENT = "point-reach"
 """The small world in which systems that act are tried."""
@@ -104,11 +106,16 @@ def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:
     if "episodes" in takes and set(takes) <= {"environment", "episodes"}:
         recorded = Demonstrations(ENVIRONMENT, episodes=6, action_noise=0.1).record()
         return (Episodes.from_arrays(recorded),)
+    if "episodes" in takes and set(takes) <= {"environment", "episodes", "goals"}:
+        environment = registry.make(ENVIRONMENT, goal=True)
+        recorded = record(environment, PointExpert(), episodes=6, seed=0, action_noise=0.1)
+        return (Episodes.from_arrays(recorded),)
     raise AssertionError(f"no standard inputs for a system that takes {', '.join(takes)}")
 
 
 def _plays(policy: Policy) -> list[Any]:
-    rollouts = roll_out(policy, lambda: registry.make(ENVIRONMENT), seeds=[0, 1], seed=0, limit=10)
+    goal = bool(policy.goal_size)
+    rollouts = roll_out(policy, lambda: registry.make(ENVIRONMENT, goal=goal), seeds=[0, 1], seed=0, limit=10)
     assert np.isfinite(rollouts.returns).all(), "returns are finite"
     return [*rollouts.returns.tolist(), *rollouts.lengths.tolist(), *rollouts.network_calls.tolist()]
 

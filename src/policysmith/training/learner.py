@@ -39,6 +39,11 @@ def cosine_schedule(*, warmup: int, total: int) -> Schedule:
     return factor
 
 
+def staircase_schedule(*, every: int, factor: float) -> Schedule:
+    """Multiplied by `factor` after every `every` steps."""
+    return lambda step: factor ** (step // every)
+
+
 class Learner:
     """Steps one module on batches.
 
