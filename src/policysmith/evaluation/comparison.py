@@ -74,11 +74,12 @@ def compare(
     folder: Path,
     limit: int | None = None,
     decisions: int = 100,
+    parallel: int = 25,
 ) -> Generator[Stage, None, list[ArmResult]]:
     """Train (or take from the cache) each arm for each seed, and play `evaluate` episodes with each.
 
     All arms and runs play the same episodes. Decisions are timed at the end, arm by arm, on one thread, so
-    that nothing trains meanwhile.
+    that nothing trains meanwhile. `parallel` episodes are played at a time.
     """
     results = [ArmResult(arm) for arm in arms]
     starts = episode_seeds(0, evaluate)
@@ -93,7 +94,9 @@ def compare(
             policy = arm.acting(run.policy())
             yield Stage(f"play {arm.label}, seed {seed}", 0, 1)
             result.policies.append(policy)
-            result.rollouts.append(roll_out(policy, make_environment, seeds=starts, seed=seed, limit=limit))
+            result.rollouts.append(
+                roll_out(policy, make_environment, seeds=starts, seed=seed, limit=limit, parallel=parallel)
+            )
             yield Stage(f"play {arm.label}, seed {seed}", 1, 1)
     for result in results:
         yield Stage(f"time {result.arm.label}", 0, 1)
