@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ pytest.importorskip("gymnasium_robotics")
 
 from policysmith.claims import beso as experiment
 from policysmith.claims.beso import WATCHED, Ways, arms, route_entropy, watch
+from policysmith.evaluation import claim
 from policysmith.evaluation.comparison import ArmResult
 from policysmith.evaluation.rollouts import Rollouts
+from policysmith.evaluation.statistics import Interval
 from policysmith.policies.protocol import Policy
 
 UP, DOWN = [(1, 1), (1, 5), (5, 5), (5, 1)], [(1, 1), (5, 1), (1, 5)]
@@ -40,6 +44,16 @@ def test_samplers_and_strengths_share_their_training():
         "score models without and with goals left out and with wide noise, regression, bins"
     )
     assert len({arm.label for arm in arms(ablations=True)}) == 20
+
+
+def test_the_plot_colours_alike_what_shares_a_training():
+    made = [
+        claim.Arm(arm.label, {}, [], {"success": Interval(0.5, 0.4, 0.6)}) for arm in arms(ablations=True)
+    ]
+    bars = experiment.plot(SimpleNamespace(arms=made))[1].axes[0].patches  # type: ignore[arg-type]
+    colour = {arm.name: bar.get_facecolor() for arm, bar in zip(made, bars, strict=True)}
+    assert colour["BESO, 3 DDIM"] == colour["BESO, 50 DDIM"] != colour["CFG-BESO, 1"]
+    assert len(set(colour.values())) == 5
 
 
 class Pusher(Policy):

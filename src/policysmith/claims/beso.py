@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
 from policysmith.claims.common import goal_cloning
 from policysmith.claims.common.imitation import Task
@@ -26,6 +27,8 @@ from policysmith.common.rng import generator, numpy_generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.comparison import Arm, ArmResult, compare
+from policysmith.evaluation.drawing import Style
+from policysmith.evaluation.plots import bars_with_intervals
 from policysmith.evaluation.statistics import Interval, mean_interval, paired_difference, success_interval
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.policies.acting import Actor
@@ -145,6 +148,19 @@ def reproduce(
         },
         seconds=round(max(time.perf_counter() - began, sum(trained.values())), 1),
         recipe_version=1,
+    )
+
+
+def plot(found: claim.Claim) -> tuple[str, Figure]:
+    """The success of every arm, coloured by what was trained."""
+    families = ("BESO, noise", "BESO", "GC-BC", "C-BeT", "CFG-BESO")
+    colours = {
+        arm.name: Style(next(i for i, family in enumerate(families) if arm.name.startswith(family)))
+        for arm in found.arms
+    }
+    success = {arm.name: arm.summary["success"] for arm in found.arms}
+    return "Success over random pairs of start and goal", bars_with_intervals(
+        success, "success rate", palette=colours
     )
 
 
