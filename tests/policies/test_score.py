@@ -95,6 +95,28 @@ def test_the_last_action_is_played_in_the_environments_units():
     assert torch.allclose(state["previous"][:, -1], torch.tensor(0.25))
 
 
+def test_of_the_whole_sequence_the_newest_action_is_played():
+    policy = ScorePolicy(model())
+    recorded(policy)
+    policy.model.denoiser.bind = lambda condition: (  # type: ignore[method-assign]
+        lambda noisy, level: 0.1 * torch.arange(noisy.shape[1])[None, :, None].expand_as(noisy)
+    )
+    state = policy.initial_state(2)
+    for _ in range(4):
+        _, state = policy.act(seen(2), state, rng=rng())
+    # The newest position is number 0 at the first decision, then 1, then 2 for good.
+    torch.testing.assert_close(state["previous"][0, :, 0], torch.tensor([0.2, 0.2]))
+
+
+def test_the_second_decision_is_shown_the_first_action():
+    policy = ScorePolicy(model(), sampling_steps=1)
+    recorder = recorded(policy, 0.25)
+    state = policy.initial_state(1)
+    for _ in range(2):
+        _, state = policy.act(seen(1), state, rng=rng())
+    assert recorder.shown[1][0][0, 0].tolist() == [0.25, 0.25]
+
+
 def test_the_first_decisions_are_shown_as_many_states_and_actions_as_there_were():
     policy = ScorePolicy(model(), sampling_steps=1)
     recorder = recorded(policy)
