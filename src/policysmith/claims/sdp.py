@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def reproduce(
         comparisons=[*_comparisons(4, over_tasks), *_comparisons(1, over_tasks)],
         seeds=seeds,
         settings={
-            "tasks": [asdict(task.demonstrations) | {"evaluation_limit": task.limit} for task in TASKS],
+            "tasks": [task.demonstrations.description | {"evaluation_limit": task.limit} for task in TASKS],
             "episodes_per_run_and_task": evaluate,
             "network": "U-Net over time, widths 64-128, about 1.1 M weights, horizon 16, 2 observation steps",
             "noise_levels": 50,

@@ -126,7 +126,7 @@ def compare_and_report(
         compare(
             arms,
             episodes,
-            maker(inputs.env),
+            maker(inputs.env, pictures=episodes.pictures),
             seeds=range(seeds),
             evaluate=evaluate,
             folder=cache_folder(),
@@ -178,9 +178,10 @@ def _film(results: list[ArmResult], env: str, limit: int | None) -> tuple[bytes 
     clips = {}
     try:
         for result in results:
-            environment = registry.make(env, render_mode="rgb_array")
+            policy = result.policies[0]
+            environment = registry.make(env, render_mode="rgb_array", pictures=policy.pictures)
             look.note(f"filming {result.arm.label}")
-            clips[result.arm.label] = film(result.policies[0], environment, seed=seed, limit=limit)
+            clips[result.arm.label] = film(policy, environment, seed=seed, limit=limit)
             environment.close()
     except PolicysmithError as error:
         return None, [f"No video: {error}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class Reading:
 
     @property
     def reads_something_else(self) -> bool:
-        """Whether anything but the format's own choice is asked for."""
-        return any(getattr(self, one.name) for one in fields(Reading))
+        """Whether anything but the format's own choice is asked for; cameras may also be an environment's."""
+        return any(getattr(self, one.name) for one in fields(Reading) if one.name != "cameras")
 
     def read(self, path: str) -> Episodes:
         """The episodes at `path`, with a bar where it takes long and a line that says what was found."""
@@ -90,6 +90,13 @@ class Inputs(Reading):
     """record episodes that do not succeed too (play has no success)"""
     data_seed: int = 0
     """seed of the recording"""
+    pictures: int = 0
+    """side of the pictures, in pixels, that policies see in place of the environment's full state"""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the environment is made with besides its name."""
+        return view_options(self.env, self.pictures, self.cameras)
 
     def demonstrations(self) -> Demonstrations:
         """The recording that these inputs describe."""
@@ -103,10 +110,16 @@ class Inputs(Reading):
             limit=self.limit,
             only_successful=not self.keep_all,
             expert=self.expert,
+            options=self.options,
         )
 
     def load(self) -> Episodes:
         """The episodes: read, or recorded once and kept."""
+        if self.data and self.pictures:
+            raise SettingError(
+                "pictures are recorded in an environment; a data set has its own",
+                cure="give --data with --cameras (and --picture-size), or --env with --pictures",
+            )
         if self.data:
             return self.read(self.data)
         if self.reads_something_else:
@@ -141,6 +154,17 @@ def found_line(source: Source, chosen: Chosen, episodes: Episodes) -> str:
     if chosen.left_out:
         parts.append(f"pictures left out: {', '.join(chosen.left_out)} (--cameras loads them)")
     return "; ".join(parts)
+
+
+def view_options(env: str, side: int, cameras: Sequence[str]) -> dict[str, Any]:
+    """The options for square pictures of `side` pixels from `cameras`; none for no pictures."""
+    if not side:
+        if cameras:
+            raise SettingError(
+                "cameras are named, but no pictures asked for", cure="give --pictures SIDE too"
+            )
+        return {}
+    return {"pictures": {camera: [side, side] for camera in cameras or (registry.camera(env),)}}
 
 
 def recorded(demonstrations: Demonstrations, folder: Path | None = None) -> Episodes:

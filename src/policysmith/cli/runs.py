@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from policysmith.cli import evaluations, look
-from policysmith.cli.inputs import Inputs, maker, run_name, same_data
+from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
 from policysmith.common.catalogue import ENTRY, System, find_system
@@ -141,6 +141,10 @@ class Record:
     """keep unsuccessful episodes too"""
     seed: int = 0
     """seed of the recording"""
+    pictures: int = 0
+    """side of the pictures, in pixels, that are recorded in place of the environment's full state"""
+    cameras: tuple[str, ...] = ()
+    """the cameras that these pictures are from; by default the environment's usual one"""
 
     def run(self) -> None:
         """Record and write."""
@@ -155,6 +159,7 @@ class Record:
             limit=self.limit,
             only_successful=not self.all,
             expert=self.expert,
+            options=view_options(self.env, self.pictures, self.cameras),
         )
         bar = look.counting_bar(wanted.record(), label=f"record {self.env}", total=self.episodes)
         episodes = wanted.save(list(bar), Path(self.out))
@@ -192,7 +197,8 @@ class Eval:
         policy = load_policy(self.path)
         env, limit = self._environment()
         seeds = episode_seeds(self.seed, self.episodes)
-        make = maker(env, goal=bool(policy.goal_size))
+        # What the policy reads says how the environment has to be seen.
+        make = maker(env, goal=bool(policy.goal_size), pictures=policy.pictures)
         rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit, spread=self.spread)
         timing = time_decisions(policy, make, decisions=50, seed=self.seed, spread=self.spread)
         interval = success_interval(rollouts.success[None].astype(float))

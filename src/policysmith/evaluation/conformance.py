@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,7 +116,8 @@ def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:
 
 def _plays(policy: Policy) -> list[Any]:
     goal = bool(policy.goal_size)
-    rollouts = roll_out(policy, lambda: registry.make(ENVIRONMENT, goal=goal), seeds=[0, 1], seed=0, limit=10)
+    make = partial(registry.make, ENVIRONMENT, goal=goal, pictures=policy.pictures)
+    rollouts = roll_out(policy, make, seeds=[0, 1], seed=0, limit=10)
     assert np.isfinite(rollouts.returns).all(), "returns are finite"
     return [*rollouts.returns.tolist(), *rollouts.lengths.tolist(), *rollouts.network_calls.tolist()]
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from policysmith.common.errors import CapabilityError, UnknownNameError
@@ -38,11 +39,20 @@ class Demonstrations:
     """`package.module:name` of an expert (a function of the observation, or an object with `act`); empty for
     the scripted expert that comes with the environment"""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the environment, as `worlds.registry.make` takes them; plain data"""
+    """what the environment is made with besides its name, as plain data: `pictures`, say"""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """This description as plain data; without `options` where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "options" or value}
+
+    def make(self, **keywords: Any) -> gymnasium.Env:
+        """The environment, with the options and further `keywords`."""
+        return registry.make(self.environment, **self.options, **keywords)
 
     def record(self) -> Iterator[Recorded]:
         """Record, yielding one episode after another."""
-        environment = registry.make(self.environment, **self.options)
+        environment = self.make()
         try:
             yield from record(
                 environment,
@@ -58,9 +68,12 @@ class Demonstrations:
             environment.close()
 
     def find_expert(self, environment: Any) -> Expert:
-        """The expert that `expert` names, or the environment's own; an error where there is none."""
+        """The expert that `expert` names, or the environment's own; an error where there is none.
+
+        It acts on the environment's whole observation, also where cameras were added to it.
+        """
         if self.expert:
-            return load_expert(self.expert)
+            return registry.seeing(load_expert(self.expert), environment)
         expert = registry.expert(self.environment, environment)
         if expert is None:
             raise CapabilityError(
@@ -71,15 +84,15 @@ class Demonstrations:
 
     def save(self, recorded: list[Recorded], folder: Path) -> Episodes:
         """Write what was recorded into `folder` as a Minari data set, and return it."""
-        environment = registry.make(self.environment, **self.options)
-        episodes = Episodes.from_arrays(recorded, provenance=asdict(self))
+        environment = self.make()
+        episodes = Episodes.from_arrays(recorded, provenance=self.description)
         save_episodes(episodes, folder, action_space=environment.action_space)  # type: ignore[arg-type]
         environment.close()
         return episodes
 
     def path(self, folder: Path) -> Path:
         """Where a recording of this description is kept under `folder`."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.description, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         name = self.environment.replace("/", "-").replace(":", "-")
         return folder / "data" / f"{name}-{self.episodes}-{key}"

@@ -20,6 +20,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import SettingError
+from policysmith.common.observations import Observation, state_of
 from policysmith.common.saving import saveable
 from policysmith.networks.levels import streaming_levels
 from policysmith.networks.noise import ReverseProcess, ddim, ddpm, sample
@@ -76,6 +77,7 @@ class StreamingPolicy(Policy):
             )
         self.model = model
         self.observation_size, self.action_size = model.observation_size, model.action_size
+        self.pictures = model.pictures
         self.observation_steps, self.action_steps = model.observation_steps, action_steps
         self.process: ReverseProcess = (
             ddpm(model.noise) if sampling_steps is None else ddim(model.noise, steps=sampling_steps)
@@ -102,7 +104,7 @@ class StreamingPolicy(Policy):
     @torch.inference_mode()
     def act(
         self,
-        observation: Float[Tensor, "batch time observation"],
+        observation: Observation,
         state: TensorDict,
         *,
         rng: torch.Generator,
@@ -110,10 +112,11 @@ class StreamingPolicy(Policy):
         """Finish the next chunk of each row, return it, and roll the buffers on."""
         self.check_batch(observation, state)
         state = state.clone()
+        condition = self.model.condition(observation)
         empty = ~state["filled"]
         if empty.any():
-            state[empty] = self._fill(observation[empty], state[empty], rng)
-        self._lower(observation, state, self._calls_left(state), rng)
+            state[empty] = self._fill(observation[empty], condition[empty], state[empty], rng)
+        self._lower(condition, state, self._calls_left(state), rng)
         chunk = state["buffer"][:, self._now : self._last + 1]
         self._roll(state, rng)
         return self.model.action_normalizer.inverse(chunk), state
@@ -121,7 +124,7 @@ class StreamingPolicy(Policy):
     @torch.inference_mode()
     def work_ahead(
         self,
-        observation: Float[Tensor, "batch time observation"],
+        observation: Observation,
         state: TensorDict,
         *,
         ticks: Int[Tensor, "batch"],
@@ -142,14 +145,15 @@ class StreamingPolicy(Policy):
         self.check_batch(observation, state)
         state = state.clone()
         share = torch.where(state["filled"], self._calls_left(state) // ticks, 0)
-        self._lower(observation, state, share, rng)
+        if share.any():
+            self._lower(self.model.condition(observation), state, share, rng)
         return state
 
     def _calls_left(self, state: TensorDict) -> Int[Tensor, "batch"]:
         """Network calls until the chunk to be acted is clean."""
         return state["level"][:, self._last] + 1
 
-    def _lower(self, observation: Tensor, state: TensorDict, steps: Tensor, rng: torch.Generator) -> None:
+    def _lower(self, condition: Tensor, state: TensorDict, steps: Tensor, rng: torch.Generator) -> None:
         """Lower each row by its number of `steps`, at most those it has left; 0 leaves it untouched."""
         buffer, level, calls = state["buffer"], state["level"], state["network_calls"]
         for count in steps.unique().tolist():
@@ -157,7 +161,7 @@ class StreamingPolicy(Policy):
                 continue
             # Rows in the same phase (all of them, mostly) need the same number of calls: one loop each.
             rows = (steps == count).nonzero()[:, 0]
-            denoise = self.model.denoiser(observation[rows])
+            denoise = self.model.network.bind(condition[rows])
             x, levels = buffer[rows], level[rows]
             for _ in range(count):
                 predicted = denoise(x, self.process.network_level(levels))
@@ -185,28 +189,29 @@ class StreamingPolicy(Policy):
 
     # ---- filling the buffer at the beginning of an episode -------------------------------------------
 
-    def _fill(self, observation: Tensor, state: TensorDict, rng: torch.Generator) -> TensorDict:
-        level = self.pattern.expand(len(observation), -1).clone()
-        fill = {"zero": self._zeros, "constant": self._hold, "denoise": self._denoise}[self.buffer_start]
-        buffer, level = fill(observation, level, rng)
+    def _fill(
+        self, observation: Observation, condition: Tensor, state: TensorDict, rng: torch.Generator
+    ) -> TensorDict:
+        level = self.pattern.expand(len(condition), -1).clone()
+        if self.buffer_start == "denoise":
+            buffer, level = self._denoise(condition, level, rng)
+            state["network_calls"] = state["network_calls"] + self.process.steps
+        else:
+            held = self._position(observation) if self.buffer_start == "constant" else 0.0
+            clean = torch.zeros(*level.shape, self.action_size, device=self.device) + held
+            buffer = self._noised(clean, level, rng)
         state["filled"] = torch.ones_like(state["filled"])
         state["buffer"], state["level"] = buffer, level
-        if self.buffer_start == "denoise":
-            state["network_calls"] = state["network_calls"] + self.process.steps
         return state
 
-    def _zeros(self, observation: Tensor, level: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        clean = torch.zeros(*level.shape, self.action_size, device=self.device)
-        return self._noised(clean, level, rng), level
+    def _position(self, observation: Observation) -> Tensor:
+        """Where each row is now, as the normalised action that would keep it there; [batch, 1, action]."""
+        position = state_of(observation)[:, -1:, list(self.position)]
+        return self.model.action_normalizer(position)
 
-    def _hold(self, observation: Tensor, level: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        position = self.model.action_normalizer(observation[:, -1, list(self.position)])
-        clean = position[:, None].expand(-1, level.shape[1], -1)
-        return self._noised(clean, level, rng), level
-
-    def _denoise(self, observation: Tensor, level: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _denoise(self, condition: Tensor, level: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         start = self._normal((*level.shape, self.action_size), rng)
-        clean = sample(self.model.denoiser(observation), self.process, start, rng=rng)
+        clean = sample(self.model.network.bind(condition), self.process, start, rng=rng)
         # The chunk that is acted first keeps its label, so that all chunks stay in step, but not its noise.
         later = level > self.pattern[self._now]
         return self._noised(clean, torch.where(later, level, -1), rng), level

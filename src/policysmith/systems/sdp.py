@@ -53,6 +53,7 @@ class Config(DiffusionSettings):
 
 PRESETS = {
     "paper": Config(),
+    "pictures": Config(widths=(512, 1024, 2048), level_size=128, batch_size=64),
     "bench": Config(
         horizon=16,
         action_steps=4,
@@ -64,10 +65,18 @@ PRESETS = {
         warmup_steps=100,
     ),
     "tiny": Config(
-        horizon=8, action_steps=2, noise_levels=6, widths=(8, 16), level_size=8, steps=6, batch_size=8
+        horizon=8,
+        action_steps=2,
+        noise_levels=6,
+        widths=(8, 16),
+        level_size=8,
+        steps=6,
+        batch_size=8,
+        picture_widths=(8, 8),
+        picture_features=8,
     ),
 }
-"""The paper's size, a laptop's (1 M weights, minutes of training), and a test's."""
+"""The paper's size for states and for pictures, a laptop's (1 M weights, minutes), and a test's."""
 
 
 def train(

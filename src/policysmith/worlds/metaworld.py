@@ -30,6 +30,9 @@ RewardVersion = Literal["v1", "v2"]
 NOW = 18
 """Width of one moment's observation; the previous moment's follows, then the goal's three numbers."""
 
+OWN = (0, 1, 2, 3)
+"""The dimensions that tell of the robot itself: its hand's position and how far the gripper is open."""
+
 
 def task_names() -> list[str]:
     """The names of all tasks, "assembly-v3" and so on."""
@@ -48,9 +51,12 @@ class MetaWorldTask(gymnasium.Env):
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
     With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
     corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked for.
+    `picture` draws what a policy sees, without any render mode; `proprioception` are the dimensions of the
+    observation that remain to it then.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 - Gymnasium's own declaration
+    proprioception = OWN
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class MetaWorldTask(gymnasium.Env):
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         self._picture = {"camera": camera, "width": width, "height": height, "shadows": shadows}
         self._renderer: OffscreenRenderer | None = None
+        self._cameras: dict[tuple[str, int, int], OffscreenRenderer] = {}
         self._over = True
         if render_mode == "rgb_array":
             camera_index(self._simulator.model, camera)
@@ -152,11 +159,28 @@ class MetaWorldTask(gymnasium.Env):
             self._renderer = OffscreenRenderer(self._simulator.model, **self._picture)
         return self._renderer.render(self._simulator.data)
 
+    def picture(self, camera: str, height: int, width: int) -> np.ndarray:
+        """The scene from `camera` as a policy sees it, drawn plainly and fast; uint8 [height, width, 3].
+
+        Raises `UnknownNameError` with the cameras there are, `CapabilityError` where nothing can draw.
+        """
+        view = (camera, height, width)
+        if view not in self._cameras:
+            model = self._simulator.model
+            camera_index(model, camera)
+            configure()
+            self._cameras[view] = OffscreenRenderer(
+                model, camera=camera, width=width, height=height, plain=True
+            )
+        return self._cameras[view].render(self._simulator.data)
+
     def close(self) -> None:
-        """Free the renderer; the environment can still be used, and draws again when asked."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Free the renderers; the environment can still be used, and draws again when asked."""
+        for renderer in (self._renderer, *self._cameras.values()):
+            if renderer is not None:
+                renderer.close()
+        self._renderer = None
+        self._cameras.clear()
 
     def _arrange(self, *, rng: Any = None, placement: np.ndarray | None = None) -> None:
         """Move the bodies in the model, and nothing else, to `placement` or to one drawn from `rng`."""

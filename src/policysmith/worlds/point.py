@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from policysmith.common.errors import NotFiniteError, ShapeError
+from policysmith.common.errors import NotFiniteError, ShapeError, UnknownNameError
 from policysmith.common.observations import GOAL, STATE, Seen
+from policysmith.worlds.cameras import CAMERA
 
 STEP_LENGTH = 0.1
 """How far an action of 1 moves the point along an axis."""
@@ -33,10 +34,11 @@ class PointReach(gymnasium.Env):
     float32 [2] each. Action: float32 [2] in [-1, 1], times 0.1 per step.
     Reward: minus the distance to the goal after the step. `info["success"]` is 1.0 within 0.05 of the goal,
     else 0.0. The episode is terminated at success (unless `terminate_on_success` is False) and truncated
-    after `horizon` steps.
+    after `horizon` steps. Of the observation, the position is what the walker knows of itself (`proprioception`).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own declaration
+    proprioception = (0, 1)
 
     def __init__(
         self,
@@ -83,12 +85,18 @@ class PointReach(gymnasium.Env):
         return self._observation(), -distance, terminated, truncated, {"success": float(success)}
 
     def render(self) -> np.ndarray | None:
-        """The square from above, y upwards: the goal a green ring, the point blue; uint8 [96, 96, 3]."""
-        if self.render_mode != "rgb_array":
-            return None
-        frame = np.full((PICTURE_SIZE, PICTURE_SIZE, 3), 255, dtype=np.uint8)
-        centres = (np.arange(PICTURE_SIZE) + 0.5) / PICTURE_SIZE
-        x, y = np.meshgrid(centres, centres[::-1])
+        """The square from above; uint8 [96, 96, 3]. None without `render_mode="rgb_array"`."""
+        return self.picture(CAMERA, PICTURE_SIZE, PICTURE_SIZE) if self.render_mode == "rgb_array" else None
+
+    def picture(self, camera: str, height: int, width: int) -> np.ndarray:
+        """The square from above, y upwards: the goal a green ring, the point blue; uint8 [height, width, 3].
+
+        The only camera is "camera".
+        """
+        if camera != CAMERA:
+            raise UnknownNameError(f"the world has no camera '{camera}'", expected=f"'{CAMERA}'")
+        frame = np.full((height, width, 3), 255, dtype=np.uint8)
+        x, y = np.meshgrid((np.arange(width) + 0.5) / width, 1 - (np.arange(height) + 0.5) / height)
         to_goal = np.hypot(x - self._goal[0], y - self._goal[1])
         to_point = np.hypot(x - self._position[0], y - self._position[1])
         frame[(to_goal <= SUCCESS_RADIUS) & (to_goal >= SUCCESS_RADIUS / 2)] = (60, 170, 90)

@@ -6,9 +6,10 @@
     make("point-maze-pillar")                                 our maze with two ways to every goal
     make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
     make("my_package:MyEnv-v0", my_option=3)                  the user's own included
+    make("metaworld/drawer-open-v3", pictures={"corner3": (64, 64)})        seen through a camera
 
 A policy sees one vector where the task has a state: dictionaries of vectors are flattened. Pictures, and a
-goal where it is asked for, are parts of their own (see `parts`).
+goal where it is asked for, are parts of their own (see `parts`, and `cameras` for environments without any).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import gymnasium
@@ -24,6 +26,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from policysmith.common.errors import MissingExtraError, SettingError, UnknownNameError
 from policysmith.common.extras import require
+from policysmith.common.observations import is_picture, parts_of
+from policysmith.worlds.cameras import CAMERA, SeesWhole, WithCameras, cameras_of
 from policysmith.worlds.parts import as_policies_see
 from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 
@@ -55,10 +59,19 @@ class Expert(Protocol):
         ...
 
 
-def make(name: str, *, render_mode: str | None = None, goal: bool = False, **kwargs: Any) -> gymnasium.Env:
+def make(
+    name: str,
+    *,
+    render_mode: str | None = None,
+    goal: bool = False,
+    pictures: Mapping[str, tuple[int, int]] | None = None,
+    **kwargs: Any,
+) -> gymnasium.Env:
     """The environment called `name`; `kwargs` go to it.
 
-    With `goal`, a goal environment's observation is in parts, `state` and `goal`, and not one vector.
+    With `goal`, a goal environment's observation is in parts, `state` and `goal`, and not one vector. With
+    `pictures`, camera -> (height, width), there is a picture per camera beside the robot's own state (see
+    `worlds.cameras`); an environment whose observation has these cameras already stays as it is.
 
     `render_mode="rgb_array"` makes `render()` return pictures, without a display. Raises `UnknownNameError`
     with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
@@ -71,11 +84,50 @@ def make(name: str, *, render_mode: str | None = None, goal: bool = False, **kwa
     if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
         configure()
         env = OwnContext(env)
-    return as_policies_see(env, goal=goal)
+    seen = as_policies_see(env, goal=goal)
+    there = {camera for camera, space in _spaces(seen).items() if is_picture(space)}
+    missing = {camera: size for camera, size in (pictures or {}).items() if camera not in there}
+    if not missing:
+        return seen
+    if render_mode is None and not hasattr(env.unwrapped, "picture"):
+        env.close()  # it has to be made anew to be drawn
+        return make(name, render_mode="rgb_array", goal=goal, pictures=pictures, **kwargs)
+    return WithCameras(seen, missing)
+
+
+def camera(name: str) -> str:
+    """The camera from which the world `name` is seen where none is chosen."""
+    return "corner3" if name.startswith(METAWORLD) else CAMERA
 
 
 def expert(name: str, env: gymnasium.Env) -> Expert | None:
     """The scripted expert of the world `name`, acting on observations of `env`; None where there is none."""
+    cameras = cameras_of(env)
+    found = _expert(name, env if cameras is None else cameras.env)
+    return None if found is None else seeing(found, env)
+
+
+def seeing(expert: Expert, env: gymnasium.Env) -> Expert:
+    """`expert`, shown the whole observation of `env` where cameras were added for a policy."""
+    cameras = cameras_of(env)
+    return expert if cameras is None else SeesWhole(expert, cameras)
+
+
+def known_names() -> list[str]:
+    """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
+    names = [POINT_REACH, POINT_OBSTACLE]
+    if importlib.util.find_spec("metaworld") is not None:
+        from policysmith.worlds.metaworld import task_names
+
+        names += [METAWORLD + task for task in task_names()]
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        # Its names enter Gymnasium's registry when it is imported.
+        importlib.import_module("gymnasium_robotics")
+        names += [PILLAR, PILLAR_PLAY]
+    return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
+
+
+def _expert(name: str, env: gymnasium.Env) -> Expert | None:
     identity = name.split(":")[-1]
     if name == POINT_REACH:
         from policysmith.worlds.point import PointExpert
@@ -100,18 +152,9 @@ def expert(name: str, env: gymnasium.Env) -> Expert | None:
     return None
 
 
-def known_names() -> list[str]:
-    """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
-    names = [POINT_REACH, POINT_OBSTACLE]
-    if importlib.util.find_spec("metaworld") is not None:
-        from policysmith.worlds.metaworld import task_names
-
-        names += [METAWORLD + task for task in task_names()]
-    if importlib.util.find_spec("gymnasium_robotics") is not None:
-        # Its names enter Gymnasium's registry when it is imported.
-        importlib.import_module("gymnasium_robotics")
-        names += [PILLAR, PILLAR_PLAY]
-    return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
+def _spaces(env: gymnasium.Env) -> dict[str, Any]:
+    space = env.observation_space
+    return parts_of(space.spaces if isinstance(space, gymnasium.spaces.Dict) else space)
 
 
 def _full_name(spec: EnvSpec) -> str:

@@ -11,7 +11,6 @@ import gymnasium
 from policysmith.common.stages import Stage
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
-from policysmith.worlds import registry
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Task:
 
     def make(self) -> gymnasium.Env:
         """A fresh environment."""
-        return registry.make(self.name)
+        return self.demonstrations.make()
 
     def episodes(self, folder: Path) -> Generator[Stage, None, Episodes]:
         """The demonstrations, recorded into `folder` where they are not there yet."""

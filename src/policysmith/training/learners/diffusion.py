@@ -16,7 +16,8 @@ from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
 
-from policysmith.common.errors import SettingError
+from policysmith.common.errors import CapabilityError, SettingError
+from policysmith.common.observations import GOAL, STATE, parts_of
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.windows import WindowSampler
@@ -24,6 +25,7 @@ from policysmith.networks.ema import ExponentialAverage, power_decay
 from policysmith.networks.levels import Regime
 from policysmith.networks.noise import DiscreteNoise, squared_cosine_betas
 from policysmith.networks.unet import UNet1d
+from policysmith.networks.vision import PictureEncoder
 from policysmith.objectives.denoising import noise_prediction_error
 from policysmith.policies.diffusion import ActionDiffusion, DiffusionPolicy
 from policysmith.policies.streaming import StreamingPolicy
@@ -43,6 +45,12 @@ class DiffusionSettings:
     - `steps`, `batch_size`: optimiser steps and windows per step.
     - `learning_rate`, `adam_betas`, `weight_decay`: AdamW; `warmup_steps` linear, then a cosine to zero.
     - `average_power`, `average_maximum`: decay min(maximum, 1 - (1 + t)^-power) of the averaged weights.
+
+    Of episodes with pictures only (see `networks.vision`):
+
+    - `picture_crop`: the part of a picture's sides that is encoded, at random places in training and in the
+      middle when acting.
+    - `picture_widths`, `picture_features`: the encoder's channels, and what it makes of one picture.
     """
 
     horizon: int = 16
@@ -62,10 +70,13 @@ class DiffusionSettings:
     warmup_steps: int = 500
     average_power: float = 0.75
     average_maximum: float = 0.9999
+    picture_crop: float = 76 / 84
+    picture_widths: tuple[int, ...] = (16, 32, 64)
+    picture_features: int = 64
 
     def __post_init__(self) -> None:
         counts = ("horizon", "observation_steps", "action_steps", "noise_levels", "steps", "batch_size")
-        for name in (*counts, "kernel", "groups", "level_size"):
+        for name in (*counts, "kernel", "groups", "level_size", "picture_features"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
         for name in ("learning_rate", "weight_decay", "warmup_steps", "average_power"):
@@ -75,6 +86,8 @@ class DiffusionSettings:
             raise SettingError(f"adam_betas are {self.adam_betas}", expected="0 or more, and less than 1")
         if not 0 <= self.average_maximum <= 1:
             raise SettingError(f"average_maximum is {self.average_maximum}", expected="0 to 1")
+        if not 0 < self.picture_crop <= 1:
+            raise SettingError(f"picture_crop is {self.picture_crop}", expected="more than 0, and at most 1")
         if not self.widths or min(self.widths) < 1:
             raise SettingError(f"widths are {self.widths}", expected="at least one, and each at least 1")
         multiple = UNet1d.horizon_multiple(self.widths)
@@ -91,27 +104,58 @@ class DiffusionSettings:
 def action_diffusion(
     episodes: Episodes, *, settings: DiffusionSettings, level_per_position: bool, seed: int
 ) -> ActionDiffusion:
-    """An untrained U-Net model of actions for the widths of `episodes`, scaled to their range."""
+    """An untrained U-Net model of actions for what `episodes` hold, scaled to their range.
+
+    Where they have pictures, it sees them through an encoder that is trained with it. Raises
+    `CapabilityError` for episodes with a goal, which it does not read.
+    """
+    parts = parts_of(episodes.steps["observation"])
+    if GOAL in parts:
+        raise CapabilityError(
+            "the episodes have a goal, and this policy reads states and pictures only",
+            cure="join the goal to the state, or choose a system that takes goals",
+        )
     with seeded_initialisation(seed):
+        condition = settings.observation_steps * (
+            episodes.observation_size + settings.picture_features * len(episodes.pictures)
+        )
         network = UNet1d(
             episodes.action_size,
             settings.horizon,
-            settings.observation_steps * episodes.observation_size,
+            condition,
             widths=settings.widths,
             kernel=settings.kernel,
             groups=settings.groups,
             level_size=settings.level_size,
             level_positions=settings.horizon if level_per_position else 1,
         )
+        eyes = picture_encoder(episodes.pictures, settings) if episodes.pictures else None
     model = ActionDiffusion(
         network,
         DiscreteNoise(squared_cosine_betas(settings.noise_levels)),
         observation_size=episodes.observation_size,
         observation_steps=settings.observation_steps,
+        eyes=eyes,
     )
-    model.observation_normalizer.fit_range(episodes.steps["observation"])
+    if STATE in parts:
+        model.observation_normalizer.fit_range(parts[STATE])
     model.action_normalizer.fit_range(episodes.steps["action"])
     return model
+
+
+def picture_encoder(pictures: Mapping[str, tuple[int, int]], settings: DiffusionSettings) -> PictureEncoder:
+    """An untrained encoder of pictures of these sizes, (height, width) by camera."""
+    crops = [
+        (max(1, round(settings.picture_crop * height)), max(1, round(settings.picture_crop * width)))
+        for height, width in pictures.values()
+    ]
+    return PictureEncoder(
+        list(pictures),
+        list(pictures.values()),
+        crops=crops,
+        widths=settings.picture_widths,
+        features=settings.picture_features,
+    )
 
 
 def noise_prediction_loss(
