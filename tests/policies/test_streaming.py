@@ -374,7 +374,7 @@ def test_one_chunk_is_diffusion_policy(sampling_steps):
         actions, state = policy.act(observation, state, rng=rng(seed))
         # The same stream draws the start first and the noise of the steps after it.
         stream = rng(seed)
-        window = plain._denoise(observation, start, stream)
+        window = plain._denoise(plain.model.condition(observation), start, stream)
         assert torch.equal(actions, window)
         assert state["level"].unique().tolist() == [policy.process.steps - 1]
     assert state["network_calls"].tolist() == [3 * policy.process.steps] * 3

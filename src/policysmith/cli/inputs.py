@@ -157,12 +157,10 @@ def found_line(source: Source, chosen: Chosen, episodes: Episodes) -> str:
 
 
 def view_options(env: str, side: int, cameras: Sequence[str]) -> dict[str, Any]:
-    """The options for square pictures of `side` pixels from `cameras`; none for no pictures."""
+    """The options for square pictures of `side` pixels from `cameras`; no options for a side of 0."""
     if not side:
         if cameras:
-            raise SettingError(
-                "cameras are named, but no pictures asked for", cure="give --pictures SIDE too"
-            )
+            raise SettingError("cameras are named, but no pictures wanted", cure="give --pictures SIDE too")
         return {}
     return {"pictures": {camera: [side, side] for camera in cameras or (registry.camera(env),)}}
 

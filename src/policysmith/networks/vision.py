@@ -81,7 +81,7 @@ class PictureEncoder(nn.Module):
         crops = sizes if crops is None else crops
         if not cameras or len(set(cameras)) < len(cameras) or not len(cameras) == len(sizes) == len(crops):
             raise SettingError(
-                f"an encoder was given the cameras {list(cameras)}, {len(sizes)} sizes and {len(crops)} crops",
+                f"an encoder was given cameras {list(cameras)}, {len(sizes)} sizes and {len(crops)} crops",
                 expected="cameras with names of their own, and as many of each",
             )
         if not widths or any(width < 1 or width % GROUP for width in widths):
@@ -91,14 +91,14 @@ class PictureEncoder(nn.Module):
             )
         for camera, size, crop in zip(cameras, sizes, crops, strict=True):
             _check_crop(size, crop, where=f"camera '{camera}'")
-        self.pictures = dict(zip(cameras, map(tuple, sizes), strict=True))
-        self.crops = dict(zip(cameras, map(tuple, crops), strict=True))
+        self.pictures = {camera: (size[0], size[1]) for camera, size in zip(cameras, sizes, strict=True)}
+        self.crops = {camera: (crop[0], crop[1]) for camera, crop in zip(cameras, crops, strict=True)}
         self.output_size = features * len(cameras)
         # A list and not a dictionary: the names of cameras may hold dots, those of modules may not.
         self.encoders = nn.ModuleList(_Camera(crop, widths, keypoints, features) for crop in crops)
 
     def forward(self, observation: Mapping[str, Tensor] | TensorDict) -> Float[Tensor, "*batch features"]:
-        """The features of all cameras of an observation with parts, pictures uint8 [*batch, height, width, 3].
+        """The features of an observation with parts, uint8 [*batch, height, width, 3] of each camera.
 
         Pictures are as large as the cameras', of which the middle is encoded, or cropped already. Raises
         `ShapeError` where they are neither.

@@ -32,9 +32,9 @@ class WithCameras(gymnasium.ObservationWrapper):
     """Adds a picture per entry of `pictures`, camera -> (height, width), to the observation.
 
     An environment with a method `picture(camera, height, width)` is asked for each; any other must have been
-    made with `render_mode="rgb_array"`, has the one camera "camera", and its rendering is brought to the size.
-    Where an environment says which dimensions of its vector are its own body's (`proprioception`, a tuple of
-    numbers), the part `state` holds those alone.
+    made with `render_mode="rgb_array"`, has the one camera "camera", and is drawn by `render`, brought to the
+    size. Where an environment says which dimensions of its vector are its own body's (`proprioception`, a
+    tuple of numbers), the part `state` holds those alone.
 
     `whole` is the newest observation of the environment without cameras. Raises `UnknownNameError` for a
     camera that there is not, and `SettingError` for pictures too small to see anything.

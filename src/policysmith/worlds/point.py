@@ -34,7 +34,7 @@ class PointReach(gymnasium.Env):
     float32 [2] each. Action: float32 [2] in [-1, 1], times 0.1 per step.
     Reward: minus the distance to the goal after the step. `info["success"]` is 1.0 within 0.05 of the goal,
     else 0.0. The episode is terminated at success (unless `terminate_on_success` is False) and truncated
-    after `horizon` steps. Of the observation, the position is what the walker knows of itself (`proprioception`).
+    after `horizon` steps. The position is what the walker knows of itself (`proprioception`).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own declaration
