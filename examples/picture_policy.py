@@ -37,9 +37,7 @@ def task(env: str, *, side: int, episodes: int, limit: int) -> Task:
     return Task(recorded, limit=limit)
 
 
-def experiment(
-    task: Task, *, seeds: int, evaluate: int, folder: Path, **settings: Any
-) -> Iterator[Stage]:
+def experiment(task: Task, *, seeds: int, evaluate: int, folder: Path, **settings: Any) -> Iterator[Stage]:
     """Train and play both systems at their laptop's size with `settings`; returns their results."""
     episodes = yield from task.episodes(folder)
     arms = [
@@ -104,7 +102,9 @@ def reported(stages: Any) -> Any:
             now = next(stages)
             if now.label != last or now.done % 200 == 0:
                 last = now.label
-                print(f"{now.label}: {now.done}/{now.total}" + ("" if now.loss is None else f", {now.loss:.4f}"))
+                print(
+                    f"{now.label}: {now.done}/{now.total}" + ("" if now.loss is None else f", {now.loss:.4f}")
+                )
             yield now
     except StopIteration as end:
         return end.value

@@ -134,11 +134,9 @@ def test_every_weight_gets_a_gradient():
     eyes = encoder()
     seen = {"front.top": noise(3, 2, 16, 20, 3), "wrist": noise(3, 2, 12, 12, 3)}
     eyes(seen).square().sum().backward()
-    without = [name for name, weight in eyes.named_parameters() if not bool(weight.grad.any())]
-    # The softmax does not see a constant that is added to a whole map.
-    assert without == [name for name, _ in eyes.named_parameters() if name.endswith("stages.6.bias")] or all(
-        name.endswith("stages.6.bias") for name in without
-    )
+    without = {name for name, weight in eyes.named_parameters() if not bool(weight.grad.any())}
+    # A constant added to a whole map moves no place: the bias of the last convolution gets at most rounding.
+    assert without <= {f"encoders.{camera}.stages.6.bias" for camera in (0, 1)}
 
 
 def test_an_encoder_learns_where_a_dot_is():
