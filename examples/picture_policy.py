@@ -1,8 +1,9 @@
 """Diffusion Policy and Streaming Diffusion Policy from pictures, on a task that is rendered.
 
-A scripted expert, who knows where everything is, opens the drawer; the policies see a camera's picture and the
-robot's own hand. Both train on the same demonstrations for the same number of steps, play the same episodes,
-and are compared by success, network calls and time per action. Runs that are finished are kept in `--folder`.
+A scripted expert, who knows where everything is, opens the drawer; the policies see a camera's picture and
+the robot's own hand. Both train on the same demonstrations for the same number of steps, play the same
+episodes, and are compared by success, network calls and time per action. Runs that are finished are kept in
+`--folder`.
 
     python examples/picture_policy.py                            # a quarter of an hour on two free cores
     python examples/picture_policy.py --env point-reach --limit 30 --steps 1000     # a few minutes
@@ -50,7 +51,7 @@ def experiment(task: Task, *, seeds: int, evaluate: int, folder: Path, **setting
 
 
 def rows(results: list[ArmResult]) -> list[list[str]]:
-    """Label, success with its 95 % interval, network calls and milliseconds per action, minutes of training."""
+    """Per system: success with its 95 % interval, calls and milliseconds per action, minutes of training."""
     return [
         [
             result.arm.label,

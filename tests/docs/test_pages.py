@@ -79,7 +79,7 @@ def test_a_systems_page_keeps_the_prose_and_adds_facts_settings_and_record():
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
-    assert "| `noise_levels` | `100` | `50` | `6` |" in text
+    assert "| `noise_levels` | `100` | `100` | `50` | `6` |" in text
 
 
 def test_the_record_on_a_page_is_the_committed_one():
