@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("metaworld")
 
@@ -15,7 +14,7 @@ from policysmith.claims.records import find_record
 from policysmith.cli.pages import claim_plot
 from policysmith.common.stages import result_of
 from policysmith.evaluation.suites import SuiteResult
-from policysmith.policies.protocol import Policy
+from policysmith.worlds.metaworld import MetaWorldExpert
 
 TASKS = tuple(f"task-{i}-v3" for i in range(20))
 
@@ -33,14 +32,16 @@ def measured(success: np.ndarray) -> SuiteResult:
 def experiment(monkeypatch):
     """The claim as it is for given successes of the experts; random actions never succeed."""
 
-    def run(success: np.ndarray):
+    def run(success: np.ndarray, **settings):
         def played(policy, suite, *, goals, **_):
             assert (suite.name, goals) == ("MT50", success.shape[1])
             yield from ()
-            return measured(success * (not isinstance(policy, Policy)))
+            return measured(success * (policy is MetaWorldExpert))
 
         monkeypatch.setattr(metaworld, "mt_evaluate", played)
-        return result_of(metaworld.reproduce(seeds=[0, 1, 2], folder=Path(), evaluate=success.shape[1]))
+        return result_of(
+            metaworld.reproduce(seeds=[0, 1, 2], folder=Path(), evaluate=success.shape[1], **settings)
+        )
 
     return run
 
@@ -90,14 +91,22 @@ def test_experiments_without_a_plot_of_their_own_show_score_against_cost():
     assert draw().axes[0].get_ylabel() == "success"
 
 
-def test_random_actions_fill_the_action_space_and_see_nothing():
-    policy, rng = metaworld.RandomActions(), torch.Generator().manual_seed(0)
-    state = policy.initial_state(500)
-    actions, _ = policy.act(torch.zeros(500, 1, 39), state, rng=rng)
-    assert actions.shape == (500, 1, 4)
+def test_the_ablation_sets_random_actions_beside_the_experts(experiment):
+    claim = experiment(np.ones((20, 10)), ablations=True)
+    assert claim.verdict == "holds"
+    for arm in claim.arms[:-1]:
+        assert (arm.summary[metaworld.EXPERTS].value, arm.summary[metaworld.RANDOM].value) == (1, 0)
+    legend = claim_plot(claim)[1]().legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["the experts", "random actions"]
+
+
+def test_random_actions_fill_the_action_space():
+    player = metaworld.RandomActions(None)
+    actions = np.stack([player.act(None) for _ in range(500)])
+    assert actions.shape == (500, 4)
     assert -1 <= actions.min() < -0.95
     assert 0.95 < actions.max() <= 1
-    assert actions.mean().abs() < 0.05
+    assert abs(actions.mean()) < 0.05
 
 
 def test_the_committed_record_is_of_all_fifty_tasks():

@@ -1,30 +1,29 @@
 """Meta-World's protocol at work: its own scripted experts, measured by it as any policy is.
 
 Every task comes with an expert that solves it, so that a protocol which sees anything near the right thing
-finds nearly all of their episodes successful: by the mean, nine in ten at least. Random actions are measured
-beside them, because a protocol that calls everything a success would pass that test too.
+finds nearly all of their episodes successful: by the mean, nine in ten at least. A protocol that calls
+everything a success would pass that test too; the ablation measures random actions beside the experts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from tensordict import TensorDict
-from torch import Tensor
 
+from policysmith.common.rng import numpy_generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
+from policysmith.evaluation.playing import MakeExpert
 from policysmith.evaluation.statistics import Interval
 from policysmith.evaluation.suites import SuiteResult, mt_evaluate
 from policysmith.evaluation.task_plots import success_by_task
-from policysmith.policies.protocol import Policy
 from policysmith.worlds.metaworld import MetaWorldExpert
 from policysmith.worlds.metaworld_suites import make_suite
 
@@ -35,36 +34,46 @@ ALL, THRESHOLD = "all tasks", "what is asked for"
 EXPERTS, RANDOM = "success of the experts", "success of random actions"
 
 
-class RandomActions(Policy):
-    """Uniformly random actions, whatever is seen."""
+class RandomActions:
+    """Uniformly random actions, whatever is seen, in the place of an expert."""
 
-    observation_size, action_size = 39, 4
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._rng = numpy_generator(0, "random actions")
 
-    def act(self, observation: Any, state: TensorDict, *, rng: torch.Generator) -> tuple[Tensor, TensorDict]:
-        """Four numbers between -1 and 1 per row."""
-        self.check_batch(observation, state)
-        return 2 * torch.rand(len(observation), 1, 4, generator=rng) - 1, state
+    def reset(self, seed: int | None = None) -> None:
+        """Go on drawing: every episode has its own actions."""
+
+    def act(self, observation: Any) -> np.ndarray:
+        """Four numbers between -1 and 1."""
+        return self._rng.uniform(-1, 1, 4).astype(np.float32)
 
 
 def reproduce(
     *, seeds: Sequence[int], folder: Path, evaluate: int = 10, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
-    """Play MT50 with experts and with random actions: `evaluate` goals per task, drawn once per seed."""
+    """Play MT50 with its experts: `evaluate` goals per task, drawn once per seed.
+
+    With `ablations`, uniformly random actions play the same goals.
+    """
     began = time.perf_counter()
-    experts, random = [], []
+    players: dict[str, MakeExpert] = {EXPERTS: MetaWorldExpert} | (
+        {RANDOM: RandomActions} if ablations else {}
+    )
+    measured: dict[str, list[SuiteResult]] = {name: [] for name in players}
     for seed in seeds:
         suite = make_suite("MT50", seed)
-        experts.append((yield from mt_evaluate(MetaWorldExpert, suite, goals=evaluate, parallel=1)))
-        random.append((yield from mt_evaluate(RandomActions(), suite, goals=evaluate, seed=seed, parallel=4)))
-    mean = pooled(experts).rate_over_tasks
+        for name, player in players.items():
+            measured[name].append((yield from mt_evaluate(player, suite, goals=evaluate, parallel=1)))
+    experts = pooled(measured[EXPERTS])
+    mean = experts.rate_over_tasks
     return claim.build_claim(
         "metaworld",
         paper_claim="each of the fifty tasks can be solved on its own; the package scripts a policy for each",
         question="these scripted policies by the multi-task protocol: a mean success of 0.9 or more, by the "
         "wider of two intervals, one over goals and one that lets the tasks vary too",
         arms=[
-            _arm(ALL, experts, random, seeds, task=None),
-            *(_arm(task, experts, random, seeds, task=task) for task in experts[0].tasks),
+            _arm(ALL, measured, seeds, task=None),
+            *(_arm(task, measured, seeds, task=task) for task in experts.tasks),
             claim.Arm(THRESHOLD, {}, [], {EXPERTS: Interval(LEAST, LEAST, LEAST)}),
         ],
         comparisons=[
@@ -82,9 +91,8 @@ def reproduce(
         settings={
             "suite": "MT50",
             "goals_per_task_and_seed": evaluate,
-            "horizon": experts[0].horizon,
-            "reward_version": experts[0].reward_version,
-            "random_actions": "uniform in [-1, 1]",
+            "horizon": experts.horizon,
+            "reward_version": experts.reward_version,
         },
         seconds=round(time.perf_counter() - began, 1),
         recipe_version=1,
@@ -92,11 +100,14 @@ def reproduce(
 
 
 def plot(found: claim.Claim) -> tuple[str, Figure]:
-    """Success at every task, of the experts and of random actions."""
-    tasks = [arm for arm in found.arms if arm.name not in (ALL, THRESHOLD)]
+    """Success at every task, of the experts and, where they were measured, of random actions."""
+    tasks = {arm.name: arm.summary for arm in found.arms if arm.name not in (ALL, THRESHOLD)}
     rates = {
-        label: {arm.name.removesuffix("-v3"): arm.summary[metric] for arm in tasks}
-        for label, metric in (("scripted experts", EXPERTS), ("random actions", RANDOM))
+        metric.removeprefix("success of "): {
+            task.removesuffix("-v3"): summary[metric] for task, summary in tasks.items()
+        }
+        for metric in (EXPERTS, RANDOM)
+        if all(metric in summary for summary in tasks.values())
     }
     return "Success at each of the fifty tasks, with 95 % intervals over goals", success_by_task(rates)
 
@@ -111,24 +122,15 @@ def pooled(results: Sequence[SuiteResult]) -> SuiteResult:
 
 
 def _arm(
-    name: str,
-    experts: Sequence[SuiteResult],
-    random: Sequence[SuiteResult],
-    seeds: Sequence[int],
-    *,
-    task: str | None,
+    name: str, measured: Mapping[str, Sequence[SuiteResult]], seeds: Sequence[int], *, task: str | None
 ) -> claim.Arm:
     """One task, or all of them where `task` is None: success per draw of goals, and over all draws."""
-    which = slice(None) if task is None else experts[0].tasks.index(task)
+
+    def rate(result: SuiteResult) -> Interval:
+        return result.rate_over_tasks if task is None else result.task_rate(task)
+
     runs = [
-        claim.Run(
-            seed,
-            {EXPERTS: float(ours.success[which].mean()), RANDOM: float(chance.success[which].mean())},
-        )
-        for seed, ours, chance in zip(seeds, experts, random, strict=True)
+        claim.Run(seed, {metric: rate(results[i]).value for metric, results in measured.items()})
+        for i, seed in enumerate(seeds)
     ]
-    summary = {
-        metric: pooled(results).rate_over_tasks if task is None else pooled(results).task_rate(task)
-        for metric, results in ((EXPERTS, experts), (RANDOM, random))
-    }
-    return claim.Arm(name, {}, runs, summary)
+    return claim.Arm(name, {}, runs, {metric: rate(pooled(results)) for metric, results in measured.items()})
