@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from policysmith.claims import data_quality as experiment
 from policysmith.claims.common import noisy
@@ -120,7 +119,9 @@ def test_the_experiment_runs_and_goes_on_where_it_was(small, tmp_path, monkeypat
     assert len(first.arms) == 2 + 2 * 2
     assert set(first.arms[2].summary) >= {"success at 0.01", "success at 0.02", VARIANCE, SIMILARITY}
     assert from_json(to_json(first)) == first
-    assert isinstance(experiment.plot(first), Figure)
+    caption, figure = experiment.plot(first)
+    assert "noise of the collection" in caption
+    assert [axes.get_title() for axes in figure.axes if axes.lines] == ["point-obstacle"]
 
     stages.clear()
     monkeypatch.setattr(CachedRun, "policy", lambda self: pytest.fail("played again"))

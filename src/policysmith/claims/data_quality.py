@@ -268,8 +268,8 @@ def _curation(
 # ---- the plot ----------------------------------------------------------------------------------------
 
 
-def plot(record: claim.Claim) -> Figure:
-    """Success at the training noise against demonstrations, a panel per task; bands are 95 % over seeds."""
+def plot(record: claim.Claim) -> tuple[str, Figure]:
+    """Caption and figure: success against demonstrations, a panel per task."""
     styles = palette(["system", "policy", "clean"])
     singles = [arm for arm in record.arms if "level" in arm.settings]
     names = list(dict.fromkeys(arm.settings["task"] for arm in singles))
@@ -293,7 +293,7 @@ def plot(record: claim.Claim) -> Figure:
     figure.supylabel("success at the noise of the collection", fontsize=9, color=LIGHT.muted)
     titles = {"clean": "no noise", "system": "system noise", "policy": "policy noise"}
     draw_legend(figure, LIGHT, [(line, titles[kind]) for kind, line in entries.items()])
-    return figure
+    return "Success at the noise of the collection; bands are 95 % over collections", figure
 
 
 def _draw(axes: Axes, arms: Sequence[claim.Arm], style: Style) -> Any:
