@@ -131,7 +131,7 @@ def test_inputs_survive_the_round_trip_that_resuming_makes(sound):
 
 def test_reading_options_without_data_are_refused():
     with pytest.raises(SettingError, match=r"give --data PATH"):
-        Inputs(env="point", cameras=("front",)).load()
+        Inputs(env="point", state_keys=("hand",)).load()
 
 
 @pytest.mark.parametrize(

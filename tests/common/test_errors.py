@@ -19,6 +19,7 @@ KINDS = [
     (errors.UnknownNameError, LookupError),
     (errors.MissingExtraError, ImportError),
     (errors.CapabilityError, TypeError),
+    (errors.StaleError, TimeoutError),
 ]
 
 

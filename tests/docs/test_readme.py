@@ -12,11 +12,11 @@ def test_the_readme_is_up_to_date():
 
 
 def test_what_is_outside_the_markers_stays():
-    text = f"before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nafter\n"
+    text = f"before\n\n{readme.BEGIN}\nbygone\n{readme.END}\n\nafter\n"
     written = readme.with_catalogue(text)
     assert written.startswith(f"before\n\n{readme.BEGIN}\n\n| system |")
     assert written.endswith(f"{readme.END}\n\nafter\n")
-    assert "old" not in written
+    assert "bygone" not in written
     assert readme.with_catalogue(written) == written
 
 
