@@ -20,36 +20,29 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.observations import Observation, state_of
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage, result_of
-from policysmith.evaluation.drawing import LIGHT, blank_axes, draw_grid, draw_legend, palette
-from policysmith.evaluation.findings import Findings, Table
+from policysmith.evaluation.findings import Findings
+from policysmith.evaluation.grading import Grade, grade_findings, listed, unsuccessful
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.store import load_episodes
 from policysmith.objectives.data_quality import (
     CHUNK,
     Neighbourhood,
     ball_neighbourhood,
-    curation_score,
     default_radius,
     group_weights,
     nearest_neighbourhood,
-    squared_deviation,
     standard_scale,
-    state_similarity,
     transition_spread,
 )
-
-SHOWN = 10
-"""Episodes in the table of the worst."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,20 @@ def measure(
         yield Stage("compare transitions", 0, 1)
         spread = transition_spread(samples.state, samples.action, samples.next_state, radius=radius)
         yield Stage("compare transitions", 1, 1)
-    return _findings(episodes, config, samples, radius, around, others, spread)
+    return grade_findings(
+        Grade(
+            episodes,
+            samples.action[samples.rows],
+            samples.episode[samples.rows],
+            samples.weight,
+            around,
+            others,
+            radius,
+            config.neighbours,
+            config.drop,
+            spread,
+        )
+    )
 
 
 def curated(
@@ -208,14 +214,14 @@ def _check(episodes: Episodes, config: Config) -> None:
     if len(short := (episodes.lengths < 2).nonzero()[:, 0].tolist()):
         raise DataError(
             f"{len(short)} of {len(episodes)} episodes have a single step",
-            where=f"episodes {_listed(short)}",
+            where=f"episodes {listed(short)}",
             expected="two steps or more",
             cure="drop them, or check how the recording is cut into episodes",
         )
-    if config.keep == "success" and len(failed := _unsuccessful(episodes)):
+    if config.keep == "success" and len(failed := unsuccessful(episodes)):
         raise DataError(
             f"{len(failed)} of {len(episodes)} episodes did not succeed",
-            where=f"episodes {_listed(failed)}",
+            where=f"episodes {listed(failed)}",
             expected="successful demonstrations alone (keep is 'success')",
             cure="episodes.select(episodes.succeeded), or keep='all' where success is not recorded",
         )
@@ -231,149 +237,3 @@ def _weights(action: Tensor, config: Config) -> Tensor:
             expected=f"{action.shape[1]}, one per dimension of the action, 0 or more",
         )
     return torch.tensor(weights, dtype=torch.double)
-
-
-def _findings(
-    episodes: Episodes,
-    config: Config,
-    samples: _Samples,
-    radius: float | None,
-    around: Neighbourhood,
-    others: Neighbourhood,
-    spread: Tensor | None,
-) -> Findings:
-    action, owner = samples.action[samples.rows], samples.episode[samples.rows]
-    per_dimension = squared_deviation(action, around).mean(0)
-    within = around.variance.mean(0)
-    against = squared_deviation(action, others) @ samples.weight
-    variance = _mean_per_episode(against, owner, len(episodes))
-    own = _mean_per_episode(squared_deviation(action, around) @ samples.weight, owner, len(episodes))
-    alone = _mean_per_episode((others.size == 0).double(), owner, len(episodes))
-    score = curation_score(variance, episodes.lengths)
-    order = score.argsort(descending=True, stable=True).tolist()
-    dropped = order[: math.floor(config.drop * len(episodes) + 1e-9)]
-    lengths = episodes.lengths.double()
-    deviation = float(lengths.std(correction=0))
-    summary: dict[str, float | int | str] = {
-        "action variance": float(per_dimension @ samples.weight),
-        "variance within neighbourhoods": float(within @ samples.weight),
-        "state similarity": float(state_similarity(around, len(samples.state)).mean()),
-        "mean length": float(lengths.mean()),
-        "length, standard deviation": deviation,
-        "episodes": len(episodes),
-        "samples": len(samples.state),
-        "neighbourhood": f"{config.neighbours} nearest" if radius is None else f"radius {radius:.4g}",
-    }
-    if spread is not None:
-        summary["transition spread"] = float(spread.mean(0).sum())
-    rows = [
-        {
-            "episode": number,
-            "score": float(score[number]),
-            "variance against the others": _number(variance[number]),
-            "variance": _number(own[number]),
-            "steps with no other episode near": _number(alone[number]),
-            "length": int(episodes.lengths[number]),
-            "kept": number not in dropped,
-        }
-        for number in range(len(episodes))
-    ]
-    worst = [["" if value is None else value for value in rows[i].values()] for i in order[:SHOWN]]
-    return Findings(
-        f"Quality of {len(episodes)} demonstrations",
-        summary,
-        tables=[
-            Table(
-                "Per dimension of the action",
-                ["dimension", "weight", "action variance", "variance within neighbourhoods"],
-                [
-                    [i, float(samples.weight[i]), float(per_dimension[i]), float(within[i])]
-                    for i in range(len(within))
-                ],
-            ),
-            Table("The episodes that most deserve to be dropped", list(rows[0]), worst),
-        ],
-        figures=[("Length and inconsistency of each episode", _figure(rows))],
-        notices=_notices(episodes, config, radius, around, others),
-        data={
-            "summary": summary,
-            "radius": radius,
-            "per_dimension": per_dimension.tolist(),
-            "within_per_dimension": within.tolist(),
-            "weights": samples.weight.tolist(),
-            "per_episode": rows,
-            "kept": sorted(set(range(len(episodes))) - set(dropped)),
-        },
-    )
-
-
-def _notices(
-    episodes: Episodes,
-    config: Config,
-    radius: float | None,
-    around: Neighbourhood,
-    others: Neighbourhood,
-) -> list[str]:
-    found = []
-    if radius is not None and bool((around.size == 1).all()):
-        found.append(
-            f"With radius {radius:g} every neighbourhood is a single sample, so that the action variance is "
-            "0 by construction: choose a larger radius, or none."
-        )
-    elif (share := float((others.size == 0).double().mean())) > 0.5:
-        found.append(
-            f"{share:.0%} of the steps have no step of another episode near them and say nothing of "
-            "consistency: a larger radius, or fewer dimensions of the state, would compare more of them."
-        )
-    failed = _unsuccessful(episodes)
-    if failed and len(failed) < len(episodes):
-        found.append(f"{len(failed)} episodes did not succeed: {_listed(failed)}.")
-    if config.samples < len(episodes.steps):
-        found.append(f"{config.samples} of {len(episodes.steps)} samples were compared with all others.")
-    return found
-
-
-def _figure(rows: list[dict[str, Any]]) -> Figure:
-    styles = palette(["kept", "dropped"])
-    figure, axes = blank_axes(LIGHT, height=3.4)
-    entries = []
-    for label in ("kept", "dropped"):
-        chosen = [
-            row
-            for row in rows
-            if row["kept"] == (label == "kept") and row["variance against the others"] is not None
-        ]
-        (points,) = axes.plot(
-            [row["length"] for row in chosen],
-            [row["variance against the others"] for row in chosen],
-            "o",
-            color=styles[label].colour(LIGHT),
-            markersize=4,
-        )
-        entries.append((points, label))
-    axes.set_xlabel("length in steps")
-    axes.set_ylabel("action variance against the others")
-    draw_grid(axes, LIGHT, "both")
-    draw_legend(figure, LIGHT, entries)
-    return figure
-
-
-def _mean_per_episode(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """The mean of each episode's values, NaN ones left out; NaN where none is left."""
-    known = ~values.isnan()
-    total = torch.zeros(count, dtype=torch.double).index_add_(0, owner[known], values[known])
-    number = torch.zeros(count, dtype=torch.double).index_add_(0, owner[known], known[known].double())
-    return total / number
-
-
-def _unsuccessful(episodes: Episodes) -> list[int]:
-    return (~episodes.succeeded).nonzero()[:, 0].tolist()
-
-
-def _listed(numbers: list[int], most: int = 20) -> str:
-    text = ", ".join(map(str, numbers[:most]))
-    return text + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
-
-
-def _number(value: Tensor) -> float | None:
-    return None if math.isnan(float(value)) else float(value)
