@@ -56,7 +56,7 @@ def reproduce(
     With `ablations`, uniformly random actions play the same goals.
     """
     began = time.perf_counter()
-    players: dict[str, MakeExpert] = {EXPERTS: MetaWorldExpert} | (
+    players: Mapping[str, MakeExpert] = {EXPERTS: MetaWorldExpert} | (
         {RANDOM: RandomActions} if ablations else {}
     )
     measured: dict[str, list[SuiteResult]] = {name: [] for name in players}
