@@ -1,0 +1,165 @@
+"""Prompts: what a language policy is asked, and what an answer is checked against.
+
+A prompt is text (or a conversation of messages), a reference answer where there is one, and whatever else its
+verifier needs. They come from rows of your own, from a Hugging Face data set, or from a procedural task:
+
+    from_rows([{"prompt": "2 + 3 =", "answer": "5"}])
+    from_dataset("my_questions.jsonl", prompt="question", answer="final")
+    from_task("chain_sum", size=1000, seed=0, min_terms=2, max_terms=3)        any of reasoning-gym's
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from policysmith.common.errors import DataError, FileError, UnknownNameError
+from policysmith.common.extras import require
+
+Message = Mapping[str, str]
+"""`role` (system, user, assistant) and `content`."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question: `text`, a string or a conversation, and the right `answer`, None where it is not known."""
+
+    text: str | tuple[Message, ...]
+    answer: Any = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Prompts(Sequence[Prompt]):
+    """A set of prompts in a fixed order."""
+
+    def __init__(self, prompts: Iterable[Prompt], *, provenance: Mapping[str, Any] | None = None) -> None:
+        self._prompts = list(prompts)
+        self.provenance = dict(provenance or {})
+        if not self._prompts:
+            raise DataError("there are no prompts", expected="at least one")
+        for number, prompt in enumerate(self._prompts):
+            if not prompt.text:
+                raise DataError("a prompt is empty", where=f"row {number}")
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self._prompts)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A prompt, or the prompts of a slice."""
+        if isinstance(index, slice):
+            return Prompts(self._prompts[index], provenance=self.provenance)
+        return self._prompts[index]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of texts and answers, the same wherever the same prompts are."""
+        rows = [[prompt.text, prompt.answer] for prompt in self._prompts]
+        return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()[:16]
+
+
+class PromptSampler:
+    """Draws prompts, each once per pass in a fresh random order; its state is the rest of the pass.
+
+    The same contract as `experience.windows.WindowSampler`: `DataError` where a saved state is of other data.
+    """
+
+    def __init__(self, prompts: Prompts, *, rng: torch.Generator) -> None:
+        self.prompts, self.rng = prompts, rng
+        self._order = torch.zeros(0, dtype=torch.long)
+        self._fingerprint = prompts.fingerprint
+
+    def sample(self, count: int) -> list[Prompt]:
+        """The next `count` prompts."""
+        while len(self._order) < count:
+            self._order = torch.cat([self._order, torch.randperm(len(self.prompts), generator=self.rng)])
+        chosen, self._order = self._order[:count], self._order[count:]
+        return [self.prompts[index] for index in chosen.tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the pass, and of which prompts."""
+        return {"order": self._order, "data": self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of a pass."""
+        if state["data"] != self._fingerprint:
+            raise DataError(
+                f"the prompts are not those of the saved run ({self._fingerprint}; saved: {state['data']})",
+                cure="resume with the same prompts",
+            )
+        self._order = state["order"]
+
+
+def from_rows(
+    rows: Iterable[Mapping[str, Any]], *, prompt: str = "prompt", answer: str = "answer"
+) -> Prompts:
+    """Prompts from mappings; columns other than `prompt` and `answer` go to `data`.
+
+    Raises `DataError` naming the row that has no prompt.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        if prompt not in row:
+            raise DataError(
+                f"there is no column '{prompt}'", where=f"row {number}", expected=f"among {sorted(row)}"
+            )
+        text = row[prompt]
+        rest = {key: value for key, value in row.items() if key not in (prompt, answer)}
+        found.append(Prompt(text if isinstance(text, str) else tuple(text), row.get(answer), rest))
+    return Prompts(found, provenance={"rows": len(found)})
+
+
+def from_dataset(
+    path: str, *, prompt: str = "prompt", answer: str = "answer", split: str = "train"
+) -> Prompts:
+    """Prompts from a file (.jsonl, .json, .csv, .parquet) or a folder that Hugging Face `datasets` wrote."""
+    datasets = require("datasets", extra="language")
+    place = Path(path)
+    if not place.exists():
+        raise FileError("there is no such file or folder", where=path)
+    if place.is_dir():
+        loaded = datasets.load_from_disk(path)
+        rows = loaded[split] if hasattr(loaded, "keys") else loaded
+    else:
+        kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+        if place.suffix not in kinds:
+            raise FileError(
+                f"files of kind '{place.suffix}' are not read", where=path, expected=", ".join(kinds)
+            )
+        rows = datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
+    prompts = from_rows(rows, prompt=prompt, answer=answer)
+    prompts.provenance.update({"data": place.name})
+    return prompts
+
+
+def from_task(name: str, *, size: int, seed: int, **settings: Any) -> Prompts:
+    """Prompts of a procedural task of reasoning-gym, the same for the same arguments.
+
+    The task's own checker is `data["score"]`, a function of the answer's text; `rewards.verifiers.task` uses it.
+    Raises `UnknownNameError` for a name it does not have.
+    """
+    gym = require("reasoning_gym", extra="language")
+    try:
+        task = gym.create_dataset(name, size=size, seed=seed, **settings)
+    except ValueError as error:
+        if "not registered" not in str(error):
+            raise
+        raise UnknownNameError(f"reasoning-gym has no task '{name}'") from error
+    prompts = [
+        Prompt(
+            entry["question"],
+            entry["answer"],
+            {
+                "metadata": entry["metadata"],
+                "score": lambda text, entry=entry: task.score_answer(text, entry),
+            },
+        )
+        for entry in (task[index] for index in range(size))
+    ]
+    return Prompts(prompts, provenance={"task": name, "size": size, "seed": seed, **settings})
