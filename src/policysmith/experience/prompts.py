@@ -28,7 +28,7 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question: `text`, a string or a conversation, and the right `answer`, None where it is not known."""
+    """One question: `text`, a string or a conversation, and the right `answer`, None where unknown."""
 
     text: str | tuple[Message, ...]
     answer: Any = None
@@ -141,7 +141,7 @@ def from_dataset(
 def from_task(name: str, *, size: int, seed: int, **settings: Any) -> Prompts:
     """Prompts of a procedural task of reasoning-gym, the same for the same arguments.
 
-    The task's own checker is `data["score"]`, a function of the answer's text; `rewards.verifiers.task` uses it.
+    The task's own checker is `data["score"]`, a function of the answer's text (`rewards.verifiers.task`).
     Raises `UnknownNameError` for a name it does not have.
     """
     gym = require("reasoning_gym", extra="language")

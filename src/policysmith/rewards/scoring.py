@@ -4,8 +4,8 @@
     score(texts, prompts)      Scores: the total per row, and each reward's own column for the log
 
 A reward is a function of one answer, `(text, prompt) -> float`, or of all, marked by `batched`. One that
-raises, returns NaN or does not come back in time is reported with its sample; the run stops, or goes on with a
-value in its place.
+raises, returns NaN or does not come back in time is reported with its sample; the run stops, or goes on with
+a value in its place.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ def _in_threads(
     Daemon threads and no pool, which would wait at the interpreter's end for a call that never comes back.
     """
     outcomes: list[Any] = [None] * len(jobs)
+    found: list[Any] = []
     for start in range(0, len(jobs), workers):
         running = []
         for row in range(start, min(start + workers, len(jobs))):
@@ -150,9 +151,9 @@ def _in_threads(
         deadline = None if seconds is None else time.monotonic() + seconds
         for row, thread in running:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                outcomes[row] = (TimeoutError(f"no answer within {seconds:g} seconds"),)
-    return [outcome[0] for outcome in outcomes]
+            late = TimeoutError(f"no answer within {seconds} seconds")
+            found.append(late if thread.is_alive() else outcomes[row][0])
+    return found
 
 
 def _problem(outcome: Any) -> str:
