@@ -1,0 +1,1 @@
+"""Language models as policies: scoring tokens, writing them, and bringing the models themselves."""
