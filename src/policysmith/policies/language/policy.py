@@ -228,13 +228,21 @@ class LanguagePolicy(nn.Module):
         layout = share_prompts(token, mask) if self.can_share_prompts else None
         if layout is None:
             position = torch.arange(end - 1, device=token.device)[None]
-            output = self.body(input_ids=token[:, :-1], position_ids=position, use_cache=False)
-            return output.last_hidden_state[mask[:, 1:]]
+            return self._run(token[:, :-1], position)[mask[:, 1:]]
         with attending_by_layout(self.causal.config):
-            output = self.body(
-                input_ids=layout.token, position_ids=layout.position, use_cache=False, layout=layout
-            )
-        return output.last_hidden_state[0, layout.source[mask[:, 1:]]]
+            hidden = self._run(layout.token, layout.position, layout=layout)
+        return hidden[0, layout.source[mask[:, 1:]]]
+
+    def _run(self, token: Tensor, position: Tensor, **options: Any) -> Tensor:
+        # Causal attention needs no mask for padding behind the text; models warn where none is given.
+        output = self.body(
+            input_ids=token,
+            attention_mask=torch.ones_like(token),
+            position_ids=position,
+            use_cache=False,
+            **options,
+        )
+        return output.last_hidden_state
 
     @property
     def can_share_prompts(self) -> bool:
@@ -321,7 +329,7 @@ def _check_head(policy: LanguagePolicy) -> None:
     """Compare with the model's own logits on three tokens: some models cap or scale them, or add a bias."""
     token = torch.arange(3, device=policy.device)[None] % policy.head.shape[0]
     theirs = policy.causal(input_ids=token, attention_mask=torch.ones_like(token)).logits
-    mine = policy.body(input_ids=token, use_cache=False).last_hidden_state @ policy.head.t()
+    mine = policy._run(token, torch.arange(3, device=policy.device)[None]) @ policy.head.t()
     if mine.shape != theirs.shape or not torch.allclose(mine, theirs, rtol=1e-2, atol=1e-2):
         raise CapabilityError(
             f"{type(policy.causal).__name__} does more to its logits than multiply by its last layer",

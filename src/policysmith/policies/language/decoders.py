@@ -1,0 +1,313 @@
+"""What an engine asks of a model: take prompts in, go on by one token, let rows go.
+
+The rows that are being written lie in slots 0 .. active - 1, each with what it remembers of its text (keys and
+values of every layer). `LlamaDecoder` reads the weights of a Hugging Face module where they lie and does the
+arithmetic itself: on small batches the module's own machinery costs as much as its products. `ModuleDecoder`
+calls the module, and so takes every architecture.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from policysmith.common.extras import require
+from policysmith.policies.language.policy import LanguagePolicy
+
+PREFILL_TOKENS = 4096
+"""At most so many tokens of prompts go through the model at once, padding included."""
+
+FUSED_WEIGHTS = 1 << 22
+"""Models with fewer weights in their layers have them copied side by side, so that one product does for three."""
+
+
+class Decoder(Protocol):
+    """A model in the middle of writing."""
+
+    can_join: bool
+    """Whether rows may be taken in while others are being written."""
+
+    def open(self, slots: int, capacity: int) -> None:
+        """Forget all rows and make room for `slots` of at most `capacity` tokens, under the weights of now."""
+        ...
+
+    def admit(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Float[Tensor, "time width"]]:
+        """Run each text once and give it `copies` slots behind those taken; its hidden states."""
+        ...
+
+    def step(self, token: Int[Tensor, "active"]) -> Float[Tensor, "active width"]:
+        """Take in the next token of every row; the hidden states after it."""
+        ...
+
+    def move(self, source: Sequence[int], target: Sequence[int], active: int) -> None:
+        """Let the rows in slots `source` go over to `target`, and forget all from slot `active` on."""
+        ...
+
+
+def decoder(policy: LanguagePolicy) -> Decoder:
+    """The fastest decoder that knows the policy's architecture."""
+    return LlamaDecoder(policy) if LlamaDecoder.knows(policy) else ModuleDecoder(policy)
+
+
+# ---- the fast path -----------------------------------------------------------------------------------
+
+
+class LlamaDecoder:
+    """Models of the Llama family: RMS norms, rotated keys, gated MLP; adapters of LoRA on any of them."""
+
+    can_join = True
+
+    def __init__(self, policy: LanguagePolicy) -> None:
+        self.body = policy.body
+        config = self.body.config
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.eps = config.rms_norm_eps
+        self.active = 0
+
+    @staticmethod
+    def knows(policy: LanguagePolicy) -> bool:
+        """Whether the architecture is one of the family, without attention in windows or rescaled as it grows."""
+        config = policy.body.config
+        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+        return (
+            config.model_type in ("llama", "qwen2", "mistral")
+            and policy.can_share_prompts
+            and config.hidden_act == "silu"
+            and rope in ("default", "linear", "llama3", "yarn")
+        )
+
+    def open(self, slots: int, capacity: int) -> None:
+        """See `Decoder`."""
+        weight = self.body.embed_tokens.weight
+        shape = (slots, self.kv_heads, capacity, self.width)
+        layers = self.body.layers
+        self.keys = [weight.new_zeros(shape) for _ in layers]
+        self.values = [weight.new_zeros(shape) for _ in layers]
+        positions = torch.arange(capacity, device=weight.device)
+        cos, sin = self.body.rotary_emb(weight, position_ids=positions[None])
+        half = self.width // 2
+        # x rotated = x cos + roll(x) sin, with the sign of the first half in the table.
+        self.cos, self.sin = cos[0], torch.cat([-sin[0][:, :half], sin[0][:, half:]], dim=1)
+        self.position = torch.zeros(slots, dtype=torch.long, device=weight.device)
+        self.places = positions
+        self.active = 0
+        fuse = sum(p.numel() for p in layers.parameters()) <= FUSED_WEIGHTS
+        self.products = [_Products(layer, fuse) for layer in layers]
+
+    def admit(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Tensor]:
+        """See `Decoder`."""
+        hidden: list[Tensor] = []
+        for chunk in _chunks(texts):
+            hidden += self._prefill(texts[chunk], copies[chunk])
+        return hidden
+
+    def _prefill(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Tensor]:
+        length = torch.tensor([len(text) for text in texts], device=self.position.device)
+        time = int(length.max())
+        token = torch.zeros(len(texts), time, dtype=torch.long, device=length.device)
+        for row, text in enumerate(texts):
+            token[row, : len(text)] = torch.tensor(text)
+        repeat = torch.arange(len(texts)).repeat_interleave(torch.tensor(copies)).to(length.device)
+        slots = slice(self.active, self.active + len(repeat))
+        cos, sin = self.cos[:time, None], self.sin[:time, None]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+            self.keys[layer][slots, :, :time] = key[repeat]
+            self.values[layer][slots, :, :time] = value[repeat]
+            # Padding lies behind the text, and nothing looks ahead.
+            out = F.scaled_dot_product_attention(
+                query, key, value, is_causal=True, enable_gqa=self.heads != self.kv_heads
+            )
+            return out.transpose(1, 2)
+
+        hidden = self._run(token, cos, sin, attend)
+        self.position[slots] = length[repeat]
+        self.active += len(repeat)
+        return [states[: len(text)] for states, text in zip(hidden, texts, strict=True)]
+
+    def step(self, token: Tensor) -> Tensor:
+        """See `Decoder`."""
+        active, position = self.active, self.position[: self.active]
+        longest = int(position.max()) + 1
+        cos, sin = self.cos[position, None], self.sin[position, None]
+        capacity = len(self.places)
+        head = torch.arange(active * self.kv_heads, device=token.device).view(active, -1)
+        place = (head * capacity + position[:, None]).flatten()
+        visible = self.places[:longest] <= position[:, None]
+        mask = torch.zeros(visible.shape, dtype=cos.dtype, device=token.device)
+        mask = mask.masked_fill_(~visible, float("-inf"))[:, None, None]
+        grouped = (active, self.kv_heads, self.heads // self.kv_heads, self.width)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = self.keys[layer], self.values[layer]
+            keys.view(-1, self.width).index_copy_(0, place, key.reshape(-1, self.width))
+            values.view(-1, self.width).index_copy_(0, place, value.reshape(-1, self.width))
+            return F.scaled_dot_product_attention(
+                query.reshape(grouped), keys[:active, :, :longest], values[:active, :, :longest], attn_mask=mask
+            )
+
+        hidden = self._run(token, cos, sin, attend)
+        position += 1
+        return hidden
+
+    def move(self, source: Sequence[int], target: Sequence[int], active: int) -> None:
+        """See `Decoder`."""
+        for old, new in zip(source, target, strict=True):
+            used = int(self.position[old])
+            for cache in (*self.keys, *self.values):
+                cache[new, :, :used] = cache[old, :, :used]
+            self.position[new] = self.position[old]
+        self.active = active
+
+    def _run(self, token: Tensor, cos: Tensor, sin: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+        """Hidden states of tokens [...]; `attend` remembers keys and values [..., head, width] and looks back."""
+        x = F.embedding(token, self.body.embed_tokens.weight)
+        size, rotated = x.shape[-1:], self.heads + self.kv_heads
+        for index, (layer, product) in enumerate(zip(self.body.layers, self.products, strict=True)):
+            normed = F.rms_norm(x, size, layer.input_layernorm.weight, self.eps)
+            projected = product.qkv(normed).unflatten(-1, (-1, self.width))
+            turning = projected[..., :rotated, :]
+            turned = torch.addcmul(turning * cos, turning.roll(self.width // 2, -1), sin)
+            query, key = turned[..., : self.heads, :], turned[..., self.heads :, :]
+            out = attend(index, query, key, projected[..., rotated:, :])
+            x = x + product.out(out.reshape(*token.shape, -1))
+            normed = F.rms_norm(x, size, layer.post_attention_layernorm.weight, self.eps)
+            gate, up = product.gate_up(normed).chunk(2, -1)
+            x = x + product.down(F.silu(gate).mul_(up))
+        return F.rms_norm(x, size, self.body.norm.weight, self.eps)
+
+
+class _Products:
+    """The matrix products of one layer, with those that share an input side by side."""
+
+    def __init__(self, layer: Any, fuse: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.qkv = _product([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
+        self.out = _product([attention.o_proj], fuse)
+        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], fuse)
+        self.down = _product([mlp.down_proj], fuse)
+
+
+Product = Callable[[Tensor], Tensor]
+
+
+def _product(modules: Sequence[nn.Module], fuse: bool) -> Product:
+    """x -> the modules' outputs, one behind the other."""
+    parts = [_linear(module) for module in modules]
+    if fuse:
+        weight = torch.cat([weight if low is None else weight + low[1] @ low[0] for weight, _, low in parts])
+        biases = [bias for _, bias, _ in parts]
+        missing = any(bias is None for bias in biases)
+        bias = None if missing else torch.cat(biases)  # type: ignore[arg-type]
+        return lambda x: F.linear(x, weight, bias)
+
+    def one(x: Tensor, weight: Tensor, bias: Tensor | None, low: tuple[Tensor, Tensor] | None) -> Tensor:
+        out = F.linear(x, weight, bias)
+        return out if low is None else out + F.linear(F.linear(x, low[0]), low[1])
+
+    if len(parts) == 1:
+        return lambda x: one(x, *parts[0])
+    return lambda x: torch.cat([one(x, *part) for part in parts], dim=-1)
+
+
+def _linear(module: Any) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
+    """Weight, bias, and what an adapter adds to the weight as (down, up), its scale within."""
+    if not hasattr(module, "lora_A"):
+        return module.weight, module.bias, None
+    base = module.base_layer
+    if module.disable_adapters or module.merged:
+        return base.weight, base.bias, None
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    down = torch.cat([module.lora_A[name].weight for name in names])
+    up = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], dim=1)
+    return base.weight, base.bias, (down, up)
+
+
+# ---- every other architecture ------------------------------------------------------------------------
+
+
+class ModuleDecoder:
+    """Any causal model through its own module and cache: padding on the left, one column for all rows."""
+
+    def __init__(self, policy: LanguagePolicy) -> None:
+        self.body = policy.body
+        self.device = policy.device
+        self.pad = policy.tokenizer.pad_token_id
+        # A cache of windows or of states that are not per position cannot be laid beside a longer one.
+        self.can_join = policy.can_share_prompts
+        parameters = inspect.signature(self.body.forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
+
+    def open(self, slots: int, capacity: int) -> None:
+        """See `Decoder`."""
+        self.cache: Any = None
+        self.seen = torch.zeros(0, 0, dtype=torch.long, device=self.device)
+
+    def admit(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Tensor]:
+        """See `Decoder`."""
+        time = max(map(len, texts))
+        token = torch.tensor([[self.pad] * (time - len(text)) + list(text) for text in texts])
+        seen = torch.tensor([[0] * (time - len(text)) + [1] * len(text) for text in texts]).to(self.device)
+        utilities = require("transformers.cache_utils", extra="language")
+        cache = utilities.DynamicCache(config=self.body.config)
+        hidden = self._call(token.to(self.device), seen, (seen.cumsum(1) - 1).clamp(min=0), cache)
+        repeat = torch.arange(len(texts)).repeat_interleave(torch.tensor(copies)).to(self.device)
+        cache.batch_select_indices(repeat)
+        self._join(cache, seen[repeat])
+        return [states[time - len(text) :] for states, text in zip(hidden, texts, strict=True)]
+
+    def step(self, token: Tensor) -> Tensor:
+        """See `Decoder`."""
+        position = self.seen.sum(1, keepdim=True)
+        self.seen = F.pad(self.seen, (0, 1), value=1)
+        return self._call(token[:, None], self.seen, position, self.cache)[:, 0]
+
+    def move(self, source: Sequence[int], target: Sequence[int], active: int) -> None:
+        """See `Decoder`."""
+        index = torch.arange(active)
+        index[list(target)] = torch.tensor(list(source), dtype=torch.long)
+        index = index.to(self.device)
+        self.seen = self.seen[index]
+        if active:
+            self.cache.batch_select_indices(index)
+        else:
+            self.cache = None
+
+    def _call(self, token: Tensor, seen: Tensor, position: Tensor, cache: Any) -> Tensor:
+        options = {self._cache_name: cache, "use_cache": True}
+        output = self.body(input_ids=token, attention_mask=seen, position_ids=position, **options)
+        return output.last_hidden_state
+
+    def _join(self, cache: Any, seen: Tensor) -> None:
+        if self.cache is None:
+            self.cache, self.seen = cache, seen
+            return
+        time = max(self.seen.shape[1], seen.shape[1])
+
+        def both(mine: Tensor, theirs: Tensor, *, after: int) -> Tensor:
+            widened = [F.pad(x, (0, 0) * after + (time - x.shape[-1 - after], 0)) for x in (mine, theirs)]
+            return torch.cat(widened)
+
+        for mine, theirs in zip(self.cache.layers, cache.layers, strict=True):
+            mine.keys = both(mine.keys, theirs.keys, after=1)
+            mine.values = both(mine.values, theirs.values, after=1)
+        self.seen = both(self.seen, seen, after=0)
+
+
+def _chunks(texts: Sequence[Sequence[int]]) -> list[slice]:
+    """Cut texts into runs of at most `PREFILL_TOKENS` tokens, padding included."""
+    chunks, start, longest = [], 0, 0
+    for index, text in enumerate(texts):
+        longest = max(longest, len(text))
+        if index > start and longest * (index + 1 - start) > PREFILL_TOKENS:
+            chunks.append(slice(start, index))
+            start, longest = index, len(text)
+    return [*chunks, slice(start, len(texts))]

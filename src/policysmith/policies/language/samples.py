@@ -1,0 +1,183 @@
+"""What is asked of an engine, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from policysmith.common.errors import DataError, SettingError, ShapeError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to be written.
+
+    - `prompt`: tokens of the prompt.
+    - `group_id`, `copy`: rows with the same id answer the same prompt; the copy tells them apart. Both
+      together choose the row's random numbers.
+    - `prefix`: tokens with which the answer begins, given and not drawn (a hint, the place to go on from).
+    - `prefix_learnt`: whether losses see the prefix (`mask` True), for all of it or token by token; what a
+      policy wrote earlier is learnt from, a hint is not.
+    - `prefix_log_prob`, `prefix_version`: of a prefix that was drawn earlier, what was recorded of it. Where a
+      prefix is learnt and has none, it is scored under the weights of now.
+    - `limit`: at most so many tokens are drawn now, instead of the sampling's own limit.
+    - `about`: anything that belongs to the row; it comes back with it.
+    """
+
+    prompt: Sequence[int]
+    group_id: int = 0
+    copy: int = 0
+    prefix: Sequence[int] = ()
+    prefix_learnt: bool | Sequence[bool] = False
+    prefix_log_prob: Sequence[float] | None = None
+    prefix_version: Sequence[int] | None = None
+    limit: int | None = None
+    about: Any = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise SettingError(
+                f"a limit of {self.limit} tokens", where=self.name, expected="at least 1, or None"
+            )
+        if len(self.prompt) == 0:
+            raise DataError("an empty prompt", where=self.name, expected="at least one token to go on from")
+        for what, values in (
+            ("flags", self.prefix_learnt),
+            ("log-probabilities", self.prefix_log_prob),
+            ("versions", self.prefix_version),
+        ):
+            if isinstance(values, Sequence) and len(values) != len(self.prefix):
+                raise ShapeError(
+                    f"{len(values)} {what} for a prefix of {len(self.prefix)} tokens",
+                    where=self.name,
+                    expected="one per token",
+                )
+
+    @property
+    def text(self) -> list[int]:
+        """Prompt and prefix: all that is given."""
+        return [*self.prompt, *self.prefix]
+
+    @property
+    def learnt(self) -> list[bool]:
+        """For each token of the prefix, whether losses see it."""
+        flags = self.prefix_learnt
+        return [flags] * len(self.prefix) if isinstance(flags, bool) else list(flags)
+
+    @property
+    def name(self) -> str:
+        """How errors call the row."""
+        return f"group {self.group_id}, copy {self.copy}"
+
+
+def group_requests(prompts: Sequence[Sequence[int]], copies: int, **options: Any) -> list[Request]:
+    """`copies` requests for every prompt, the prompt's index as their group."""
+    if copies < 1:
+        raise SettingError(f"{copies} answers per prompt", expected="at least 1")
+    return [
+        Request(prompt, group_id=group, copy=copy, **options)
+        for group, prompt in enumerate(prompts)
+        for copy in range(copies)
+    ]
+
+
+@dataclass
+class Samples:
+    """Rows that were written, in the order of the requests.
+
+    `batch` [row] holds, padded at the end of each row:
+
+    - `token` [row, time]: prompt and answer; `attended` [row, time] bool: not padding;
+    - `mask` [row, time] bool: tokens the policy wrote, which is what losses see;
+    - `behaviour_log_prob` [row, time]: of each token in `mask`, given those before it, 0 elsewhere;
+    - `weights_version` [row, time]: of the weights that wrote the token, -1 where none did;
+    - `group_id` [row]; `prompt_length`, `prefix_length` [row]: where the answer, and what was drawn, begins;
+    - `finished` [row] bool: an end token or a stop string came before the limit.
+
+    `texts` are the answers with their prefixes, without special tokens.
+    """
+
+    batch: TensorDict
+    requests: list[Request]
+    texts: list[str]
+    steps: int = 0
+    """How often the model was asked for a next token, for all rows at once."""
+    prefilled: int = 0
+    """Tokens of prompts and prefixes that were run."""
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def answer(self, row: int) -> list[int]:
+        """The tokens of an answer with its prefix."""
+        begin = int(self.batch["prompt_length"][row])
+        return self.batch["token"][row][begin : int(self.batch["attended"][row].sum())].tolist()
+
+    def unfinished(self, *, limit: int | None = None) -> list[Request]:
+        """Requests that go on with the rows that have not ended, whatever the weights have become by then."""
+        return [
+            self._going_on(row, limit) for row in range(len(self)) if not bool(self.batch["finished"][row])
+        ]
+
+    def _going_on(self, row: int, limit: int | None) -> Request:
+        begin, end = int(self.batch["prompt_length"][row]), int(self.batch["attended"][row].sum())
+        return replace(
+            self.requests[row],
+            prefix=self.batch["token"][row, begin:end].tolist(),
+            prefix_learnt=self.batch["mask"][row, begin:end].tolist(),
+            prefix_log_prob=self.batch["behaviour_log_prob"][row, begin:end].tolist(),
+            prefix_version=self.batch["weights_version"][row, begin:end].tolist(),
+            limit=limit if limit is not None else self.requests[row].limit,
+        )
+
+
+@dataclass
+class Written:
+    """What was drawn for a request, and how likely its learnt prefix was where nobody had recorded it."""
+
+    token: list[int]
+    log_prob: list[float]
+    finished: bool
+    prefix_log_prob: list[float] | None = None
+
+
+def collate(requests: Sequence[Request], written: Sequence[Written], *, pad: int, version: int) -> TensorDict:
+    """The batch of `Samples`."""
+    time = max(len(r.prompt) + len(r.prefix) + len(w.token) for r, w in zip(requests, written, strict=True))
+    shape = (len(requests), time)
+    token = torch.full(shape, pad)
+    attended, mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    log_prob, versions = torch.zeros(shape), torch.full(shape, -1)
+    for row, (request, answer) in enumerate(zip(requests, written, strict=True)):
+        begin, drawn = len(request.prompt), len(request.prompt) + len(request.prefix)
+        end = drawn + len(answer.token)
+        token[row, :end] = torch.tensor([*request.text, *answer.token])
+        attended[row, :end] = True
+        mask[row, begin:drawn] = torch.tensor(request.learnt, dtype=torch.bool)
+        mask[row, drawn:end] = True
+        versions[row, drawn:end] = version
+        if request.prefix_version is not None:
+            versions[row, begin:drawn] = torch.tensor(request.prefix_version, dtype=torch.long)
+        known = request.prefix_log_prob if request.prefix_log_prob is not None else answer.prefix_log_prob
+        log_prob[row, begin:end] = torch.tensor([*(known or [0.0] * len(request.prefix)), *answer.log_prob])
+        log_prob[row, begin:drawn] *= mask[row, begin:drawn]
+    lengths = [[len(request.prompt), len(request.prefix)] for request in requests]
+    prompt_length, prefix_length = torch.tensor(lengths).unbind(1)
+    return TensorDict(
+        {
+            "token": token,
+            "attended": attended,
+            "mask": mask,
+            "behaviour_log_prob": log_prob,
+            "weights_version": versions,
+            "group_id": torch.tensor([request.group_id for request in requests]),
+            "prompt_length": prompt_length,
+            "prefix_length": prefix_length,
+            "finished": torch.tensor([answer.finished for answer in written]),
+        },
+        batch_size=[len(requests)],
+    )
