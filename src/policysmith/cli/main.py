@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from tyro.conf import subcommand
 
 import policysmith
 from policysmith.common.errors import PolicysmithError
@@ -25,6 +26,7 @@ VERBS: dict[str, str] = {
     "resume": "go on with a run",
     "record": "record demonstrations",
     "data": "look at a data set (data check), or convert it (data convert)",
+    "models": "bring language models",
     "eval": "measure a trained policy",
     "compare": "set systems side by side under one budget",
     "reproduce": "run a system's experiment and judge its claim",
@@ -104,6 +106,10 @@ def _options(name: str) -> Any:
         from policysmith.cli.reproduce import Reproduce
 
         return Reproduce
+    if name == "models":
+        from policysmith.cli import models
+
+        return Annotated[models.Get, subcommand("get")] | Annotated[models.List, subcommand("list")]
     from policysmith.cli import runs
 
     return {"resume": runs.Resume, "record": runs.Record, "eval": runs.Eval, "report": runs.Report}[name]

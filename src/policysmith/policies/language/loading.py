@@ -46,6 +46,8 @@ def load_model(
         )
     except (OSError, ValueError) as error:
         raise _cannot_be_had(source, error) from error
+    if gguf_file is not None:
+        _forget_quantisation(model)
     return model.eval(), tokenizer
 
 
@@ -69,6 +71,13 @@ def complete_tokenizer(tokenizer: Any, vocabulary: int) -> str:
         )
     tokenizer.pad_token = tokenizer.eos_token
     return f"the tokenizer has no padding token; its end token {tokenizer.eos_token!r} stands in"
+
+
+def _forget_quantisation(model: Any) -> None:
+    """A GGUF file is read into plain weights; the model must not go on taking itself for a quantised one."""
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _cannot_be_had(source: str | os.PathLike[str], error: Exception) -> FileError:
