@@ -2,8 +2,8 @@
 
 The rows that are being written lie in slots 0 .. active - 1, each with what it remembers of its text (keys and
 values of every layer). `LlamaDecoder` reads the weights of a Hugging Face module where they lie and does the
-arithmetic itself: on small batches the module's own machinery costs as much as its products. `ModuleDecoder`
-calls the module, and so takes every architecture.
+arithmetic itself: on small batches the module's own machinery costs as much as its products. What a text leaves
+behind is kept once for all rows that go on from it, and read once for them in every step. `ModuleDecoder` calls the module, and so takes every architecture.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Decoder(Protocol):
     can_join: bool
     """Whether rows may be taken in while others are being written."""
 
-    def open(self, slots: int, capacity: int) -> None:
-        """Forget all rows and make room for `slots` of at most `capacity` tokens, under the weights of now."""
+    def open(self, slots: int, *, text: int, limit: int) -> None:
+        """Forget all rows; make room for `slots` that go on by up to `limit` tokens from texts of up to `text`.
+
+        The weights are those of now.
+        """
         ...
 
     def admit(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Float[Tensor, "time width"]]:
@@ -83,21 +86,23 @@ class LlamaDecoder:
             and rope in ("default", "linear", "llama3", "yarn")
         )
 
-    def open(self, slots: int, capacity: int) -> None:
+    def open(self, slots: int, *, text: int, limit: int) -> None:
         """See `Decoder`."""
         weight = self.body.embed_tokens.weight
-        shape = (slots, self.kv_heads, capacity, self.width)
-        layers = self.body.layers
-        self.keys = [weight.new_zeros(shape) for _ in layers]
-        self.values = [weight.new_zeros(shape) for _ in layers]
-        positions = torch.arange(capacity, device=weight.device)
-        cos, sin = self.body.rotary_emb(weight, position_ids=positions[None])
+        device, layers = weight.device, self.body.layers
+        shape = (slots, self.kv_heads, limit, self.width)
+        self.own = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in layers]
+        none = weight.new_zeros(0, self.kv_heads, 0, self.width)
+        self.shared = [(none, none) for _ in layers]
+        self.text_length = torch.zeros(0, dtype=torch.long, device=device)
+        self.text_of = torch.zeros(slots, dtype=torch.long, device=device)
+        self.count = torch.zeros(slots, dtype=torch.long, device=device)
+        self.active = 0
+        self.places = torch.arange(text + limit, device=device)
+        cos, sin = self.body.rotary_emb(weight, position_ids=self.places[None])
         half = self.width // 2
         # x rotated = x cos + roll(x) sin, with the sign of the first half in the table.
         self.cos, self.sin = cos[0], torch.cat([-sin[0][:, :half], sin[0][:, half:]], dim=1)
-        self.position = torch.zeros(slots, dtype=torch.long, device=weight.device)
-        self.places = positions
-        self.active = 0
         fuse = sum(p.numel() for p in layers.parameters()) <= FUSED_WEIGHTS
         self.products = [_Products(layer, fuse) for layer in layers]
 
@@ -106,66 +111,105 @@ class LlamaDecoder:
         hidden: list[Tensor] = []
         for chunk in _chunks(texts):
             hidden += self._prefill(texts[chunk], copies[chunk])
+        self._regroup()
         return hidden
 
     def _prefill(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Tensor]:
-        length = torch.tensor([len(text) for text in texts], device=self.position.device)
+        device = self.places.device
+        length = torch.tensor([len(text) for text in texts], device=device)
         time = int(length.max())
-        token = torch.zeros(len(texts), time, dtype=torch.long, device=length.device)
+        token = torch.zeros(len(texts), time, dtype=torch.long)
         for row, text in enumerate(texts):
             token[row, : len(text)] = torch.tensor(text)
-        repeat = torch.arange(len(texts)).repeat_interleave(torch.tensor(copies)).to(length.device)
-        slots = slice(self.active, self.active + len(repeat))
-        cos, sin = self.cos[:time, None], self.sin[:time, None]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-            self.keys[layer][slots, :, :time] = key[repeat]
-            self.values[layer][slots, :, :time] = value[repeat]
+            keys, values = self.shared[layer]
+            self.shared[layer] = (_stacked(keys, key), _stacked(values, value))
             # Padding lies behind the text, and nothing looks ahead.
             out = F.scaled_dot_product_attention(
                 query, key, value, is_causal=True, enable_gqa=self.heads != self.kv_heads
             )
             return out.transpose(1, 2)
 
-        hidden = self._run(token, cos, sin, attend)
-        self.position[slots] = length[repeat]
+        hidden = self._run(token.to(device), self.cos[:time, None], self.sin[:time, None], attend)
+        repeat = torch.arange(len(texts)).repeat_interleave(torch.tensor(copies)).to(device)
+        slots = slice(self.active, self.active + len(repeat))
+        self.text_of[slots] = len(self.text_length) + repeat
+        self.count[slots] = 0
+        self.text_length = torch.cat([self.text_length, length])
         self.active += len(repeat)
         return [states[: len(text)] for states, text in zip(hidden, texts, strict=True)]
 
     def step(self, token: Tensor) -> Tensor:
         """See `Decoder`."""
-        active, position = self.active, self.position[: self.active]
-        longest = int(position.max()) + 1
-        cos, sin = self.cos[position, None], self.sin[position, None]
-        capacity = len(self.places)
+        active = self.active
+        count, text_of = self.count[:active], self.text_of[:active]
+        length = self.text_length[text_of]
+        own, shared = int(count.max()) + 1, int(self.text_length.max())
+        position = length + count
+        limit = self.own[0][0].shape[2]
         head = torch.arange(active * self.kv_heads, device=token.device).view(active, -1)
-        place = (head * capacity + position[:, None]).flatten()
-        visible = self.places[:longest] <= position[:, None]
-        mask = torch.zeros(visible.shape, dtype=cos.dtype, device=token.device)
-        mask = mask.masked_fill_(~visible, float("-inf"))[:, None, None]
-        grouped = (active, self.kv_heads, self.heads // self.kv_heads, self.width)
+        place = (head * limit + count[:, None]).flatten()
+        hidden_from = torch.cat(
+            [self.places[:shared] >= length[:, None], self.places[:own] > count[:, None]], dim=1
+        )[:, None, None]
+        groups, most = self.rows_of.shape
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self.keys[layer], self.values[layer]
+            keys, values = self.own[layer]
             keys.view(-1, self.width).index_copy_(0, place, key.reshape(-1, self.width))
             values.view(-1, self.width).index_copy_(0, place, value.reshape(-1, self.width))
-            return F.scaled_dot_product_attention(
-                query.reshape(grouped), keys[:active, :, :longest], values[:active, :, :longest], attn_mask=mask
-            )
+            shared_keys, shared_values = self.shared[layer]
+            query = (query * self.width**-0.5).unflatten(1, (self.kv_heads, -1))
+            # The rows of a text ask its keys together: they are read once for all of them.
+            asked = query[self.rows_of].transpose(1, 2).flatten(2, 3)
+            of_text = (asked @ shared_keys.transpose(2, 3)).unflatten(2, (most, -1)).transpose(1, 2)
+            of_own = query @ keys[:active, :, :own].transpose(2, 3)
+            score = torch.cat([of_text.flatten(0, 1)[self.place_of], of_own], dim=-1)
+            p = score.masked_fill_(hidden_from, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+            weigh = p[self.rows_of, ..., :shared].transpose(1, 2).flatten(2, 3)
+            from_text = (weigh @ shared_values).unflatten(2, (most, -1)).transpose(1, 2)
+            return from_text.flatten(0, 1)[self.place_of] + p[..., shared:] @ values[:active, :, :own]
 
-        hidden = self._run(token, cos, sin, attend)
-        position += 1
+        hidden = self._run(token, self.cos[position, None], self.sin[position, None], attend)
+        count += 1
         return hidden
 
     def move(self, source: Sequence[int], target: Sequence[int], active: int) -> None:
         """See `Decoder`."""
         for old, new in zip(source, target, strict=True):
-            used = int(self.position[old])
-            for cache in (*self.keys, *self.values):
+            used = int(self.count[old])
+            for cache in (part for layer in self.own for part in layer):
                 cache[new, :, :used] = cache[old, :, :used]
-            self.position[new] = self.position[old]
+        old_slots, new_slots = list(source), list(target)
+        self.count[new_slots], self.text_of[new_slots] = self.count[old_slots], self.text_of[old_slots]
         self.active = active
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Forget texts that no row goes on from, and list the rows of each that is left.
+
+        `rows_of` [text, most] are the rows of a text, filled up with its first; `place_of` [row] is where a
+        row lies in that table.
+        """
+        kept, index = self.text_of[: self.active].unique(return_inverse=True)
+        if len(kept) < len(self.text_length):
+            self.text_length = self.text_length[kept]
+            longest = int(self.text_length.max()) if len(kept) else 0
+            self.shared = [(k[kept, :, :longest], v[kept, :, :longest]) for k, v in self.shared]
+            self.text_of[: self.active] = index
+        if not len(kept):
+            return
+        sizes = index.bincount()
+        order = index.argsort(stable=True)
+        first = sizes.cumsum(0) - sizes
+        within = torch.empty_like(index)
+        within[order] = torch.arange(self.active, device=index.device) - first.repeat_interleave(sizes)
+        most = int(sizes.max())
+        self.rows_of = order[first][:, None].repeat(1, most)
+        self.rows_of[index, within] = torch.arange(self.active, device=index.device)
+        self.place_of = index * most + within
 
     def _run(self, token: Tensor, cos: Tensor, sin: Tensor, attend: Callable[..., Tensor]) -> Tensor:
         """Hidden states of tokens [...]; `attend` remembers keys and values [..., head, width] and looks back."""
@@ -183,6 +227,12 @@ class LlamaDecoder:
             gate, up = product.gate_up(normed).chunk(2, -1)
             x = x + product.down(F.silu(gate).mul_(up))
         return F.rms_norm(x, size, self.body.norm.weight, self.eps)
+
+
+def _stacked(old: Tensor, new: Tensor) -> Tensor:
+    """Keys or values [text, head, time, width] below each other, the shorter filled up at the end."""
+    time = max(old.shape[2], new.shape[2])
+    return torch.cat([F.pad(x, (0, 0, 0, time - x.shape[2])) for x in (old, new)])
 
 
 class _Products:
@@ -246,7 +296,7 @@ class ModuleDecoder:
         parameters = inspect.signature(self.body.forward).parameters
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
 
-    def open(self, slots: int, capacity: int) -> None:
+    def open(self, slots: int, *, text: int, limit: int) -> None:
         """See `Decoder`."""
         self.cache: Any = None
         self.seen = torch.zeros(0, 0, dtype=torch.long, device=self.device)

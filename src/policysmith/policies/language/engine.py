@@ -136,10 +136,10 @@ class _Run:
         self.policy, self.device = policy, policy.device
         self.decoders: list[Decoder] = [decoder(each) for each in engine.policies]
         self.heads = [each.head for each in engine.policies]
-        capacity = max(len(r.text) + limit for r, limit in zip(requests, limits, strict=True))
-        self.slots = engine.slots_for(len(requests), capacity)
+        text, limit = max(len(request.text) for request in requests), max(limits)
+        self.slots = engine.slots_for(len(requests), text + limit)
         for each in self.decoders:
-            each.open(self.slots, capacity)
+            each.open(self.slots, text=text, limit=limit)
         self.can_join = all(each.can_join for each in self.decoders)
         self.limit = torch.tensor(limits, device=self.device)
         self.end = torch.tensor(policy.end_tokens, dtype=torch.long, device=self.device)
