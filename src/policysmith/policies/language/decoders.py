@@ -154,12 +154,19 @@ class LlamaDecoder:
         hidden_from = torch.cat(
             [self.places[:shared] >= length[:, None], self.places[:own] > count[:, None]], dim=1
         )[:, None, None]
-        groups, most = self.rows_of.shape
+        most = self.rows_of.shape[1]
+        even = int(count.min()) + 1 == own  # rows that were taken in together write in the same column
+
+        def remember(cache: Tensor, new: Tensor) -> None:
+            if even:
+                cache[:active, :, own - 1] = new
+            else:
+                cache.view(-1, self.width).index_copy_(0, place, new.reshape(-1, self.width))
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = self.own[layer]
-            keys.view(-1, self.width).index_copy_(0, place, key.reshape(-1, self.width))
-            values.view(-1, self.width).index_copy_(0, place, value.reshape(-1, self.width))
+            remember(keys, key)
+            remember(values, value)
             shared_keys, shared_values = self.shared[layer]
             query = (query * self.width**-0.5).unflatten(1, (self.kv_heads, -1))
             # The rows of a text ask its keys together: they are read once for all of them.
@@ -214,19 +221,25 @@ class LlamaDecoder:
     def _run(self, token: Tensor, cos: Tensor, sin: Tensor, attend: Callable[..., Tensor]) -> Tensor:
         """Hidden states of tokens [...]; `attend` remembers keys and values [..., head, width] and looks back."""
         x = F.embedding(token, self.body.embed_tokens.weight)
-        size, rotated = x.shape[-1:], self.heads + self.kv_heads
+        rotated = self.heads + self.kv_heads
         for index, (layer, product) in enumerate(zip(self.body.layers, self.products, strict=True)):
-            normed = F.rms_norm(x, size, layer.input_layernorm.weight, self.eps)
+            normed = _normed(x, layer.input_layernorm.weight, self.eps)
             projected = product.qkv(normed).unflatten(-1, (-1, self.width))
             turning = projected[..., :rotated, :]
             turned = torch.addcmul(turning * cos, turning.roll(self.width // 2, -1), sin)
             query, key = turned[..., : self.heads, :], turned[..., self.heads :, :]
             out = attend(index, query, key, projected[..., rotated:, :])
             x = x + product.out(out.reshape(*token.shape, -1))
-            normed = F.rms_norm(x, size, layer.post_attention_layernorm.weight, self.eps)
+            normed = _normed(x, layer.post_attention_layernorm.weight, self.eps)
             gate, up = product.gate_up(normed).chunk(2, -1)
             x = x + product.down(F.silu(gate).mul_(up))
-        return F.rms_norm(x, size, self.body.norm.weight, self.eps)
+        return _normed(x, self.body.norm.weight, self.eps)
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The root-mean-square norm; by way of the vector norm, which needs no tensor of squares."""
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return (x * (size.square() / x.shape[-1] + eps).rsqrt()).to(x.dtype).mul_(weight)
 
 
 def _stacked(old: Tensor, new: Tensor) -> Tensor:

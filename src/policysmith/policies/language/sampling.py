@@ -76,11 +76,11 @@ def draw(
 def _invert(p: Tensor, uniform: Tensor) -> Tensor:
     """The first index at which the running sum passes `uniform` of the whole."""
     total = p.cumsum(1)
-    goal = uniform.to(total.dtype)[:, None] * total[:, -1:]
-    token = torch.searchsorted(total, goal, right=True)[:, 0]
-    # A uniform number that rounds up to one would point behind the last token that has any probability.
-    last = (p > 0).int().mul_(torch.arange(p.shape[1], device=p.device, dtype=torch.int32)).amax(1)
-    return torch.minimum(token, last.long())
+    whole = total[:, -1:]
+    # Below the whole even where the product rounds up to it: some token always passes the goal, and the first
+    # that does has a probability.
+    goal = torch.minimum(uniform.to(whole.dtype)[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+    return torch.searchsorted(total, goal, right=True)[:, 0]
 
 
 def _draw_among_likeliest(log_p: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
