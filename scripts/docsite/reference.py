@@ -119,7 +119,9 @@ def option_tables(folder: Path, verbs: Mapping[str, str]) -> str:
     The options of a verb are the fields of the class of its name. A verb with verbs of its own has a module
     of its name, in which they are the classes with a `run`.
     """
-    classes = {node.name: node for path in sorted(folder.glob("*.py")) for node in _classes(path)}
+    # The first module's where two share a name: `models list` must not stand in for `list` of the catalogue.
+    paths = sorted(folder.glob("*.py"), reverse=True)
+    classes = {node.name: node for path in paths for node in _classes(path)}
     sections = []
     for verb, what in verbs.items():
         sections.append(f"### `policysmith {verb}` {{#{verb}}}\n\n{escape(what[0].upper() + what[1:])}.")

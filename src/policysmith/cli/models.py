@@ -49,7 +49,11 @@ class List:
         look.table(
             ["name", "what it is", "here"],
             [
-                (f"[bold]{entry['name']}[/bold]", entry["summary"] or "", entry["folder"] or entry["install"] or "")
+                (
+                    f"[bold]{entry['name']}[/bold]",
+                    entry["summary"] or "",
+                    entry["folder"] or entry["install"] or "",
+                )
                 for entry in entries
             ],
         )

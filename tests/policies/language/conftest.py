@@ -37,7 +37,7 @@ def tiny(kind: str, *, seed: int = 0, context: int = 64) -> LanguagePolicy:
         model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
-            # Fresh models are nearly indifferent; biases are drawn too, or nothing would show if they were lost.
+            # Fresh models are nearly indifferent, and a bias of zero would not show if it were lost.
             weight.mul_(4) if weight.dim() > 1 else weight.add_(torch.linspace(-0.2, 0.2, len(weight)))
     return LanguagePolicy(model, tokenizer)
 

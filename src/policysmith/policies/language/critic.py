@@ -35,6 +35,6 @@ class LanguageCritic(nn.Module):
         *,
         mask: Bool[Tensor, "row time"],
     ) -> Float[Tensor, "row time"]:
-        """The value before each token in `mask`, 0 elsewhere; see `LanguagePolicy.log_prob` for the arguments."""
+        """The value before each token in `mask`, 0 elsewhere; arguments as of `LanguagePolicy.log_prob`."""
         values = self.head(self.policy.hidden_before(token, attended, mask=mask))[:, 0]
         return torch.zeros(token.shape, dtype=values.dtype, device=token.device).masked_scatter(mask, values)

@@ -1,9 +1,10 @@
 """What an engine asks of a model: take prompts in, go on by one token, let rows go.
 
-The rows that are being written lie in slots 0 .. active - 1, each with what it remembers of its text (keys and
-values of every layer). `LlamaDecoder` reads the weights of a Hugging Face module where they lie and does the
-arithmetic itself: on small batches the module's own machinery costs as much as its products. What a text leaves
-behind is kept once for all rows that go on from it, and read once for them in every step. `ModuleDecoder` calls the module, and so takes every architecture.
+The rows that are being written lie in slots 0 .. active - 1, each with what it remembers of its text (keys
+and values of every layer). `LlamaDecoder` reads the weights of a Hugging Face module where they lie and does
+the arithmetic itself: on small batches the module's own machinery costs as much as its products. What a text
+leaves behind is kept once for all rows that go on from it, and read once for them in every step.
+`ModuleDecoder` calls the module, and so takes every architecture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PREFILL_TOKENS = 4096
 """At most so many tokens of prompts go through the model at once, padding included."""
 
 FUSED_WEIGHTS = 1 << 22
-"""Models with fewer weights in their layers have them copied side by side, so that one product does for three."""
+"""Models with fewer weights in their layers have them copied side by side: one product does for three."""
 
 
 class Decoder(Protocol):
@@ -34,13 +35,16 @@ class Decoder(Protocol):
     """Whether rows may be taken in while others are being written."""
 
     def open(self, slots: int, *, text: int, limit: int) -> None:
-        """Forget all rows; make room for `slots` that go on by up to `limit` tokens from texts of up to `text`.
+        """Forget all rows; make room for `slots` that go on by up to `limit` tokens from texts of up to
+        `text`.
 
         The weights are those of now.
         """
         ...
 
-    def admit(self, texts: Sequence[Sequence[int]], copies: Sequence[int]) -> list[Float[Tensor, "time width"]]:
+    def admit(
+        self, texts: Sequence[Sequence[int]], copies: Sequence[int]
+    ) -> list[Float[Tensor, "time width"]]:
         """Run each text once and give it `copies` slots behind those taken; its hidden states."""
         ...
 
@@ -76,7 +80,7 @@ class LlamaDecoder:
 
     @staticmethod
     def knows(policy: LanguagePolicy) -> bool:
-        """Whether the architecture is one of the family, without attention in windows or rescaled as it grows."""
+        """Whether the architecture is of the family, its attention neither in windows nor rescaled."""
         config = policy.body.config
         rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
         return (
@@ -174,7 +178,11 @@ class LlamaDecoder:
             of_text = (asked @ shared_keys.transpose(2, 3)).unflatten(2, (most, -1)).transpose(1, 2)
             of_own = query @ keys[:active, :, :own].transpose(2, 3)
             score = torch.cat([of_text.flatten(0, 1)[self.place_of], of_own], dim=-1)
-            p = score.masked_fill_(hidden_from, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+            p = (
+                score.masked_fill_(hidden_from, float("-inf"))
+                .softmax(-1, dtype=torch.float32)
+                .to(query.dtype)
+            )
             weigh = p[self.rows_of, ..., :shared].transpose(1, 2).flatten(2, 3)
             from_text = (weigh @ shared_values).unflatten(2, (most, -1)).transpose(1, 2)
             return from_text.flatten(0, 1)[self.place_of] + p[..., shared:] @ values[:active, :, :own]
@@ -219,7 +227,7 @@ class LlamaDecoder:
         self.place_of = index * most + within
 
     def _run(self, token: Tensor, cos: Tensor, sin: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        """Hidden states of tokens [...]; `attend` remembers keys and values [..., head, width] and looks back."""
+        """Hidden states of tokens [...]; `attend` remembers keys and values and looks back."""
         x = F.embedding(token, self.body.embed_tokens.weight)
         rotated = self.heads + self.kv_heads
         for index, (layer, product) in enumerate(zip(self.body.layers, self.products, strict=True)):

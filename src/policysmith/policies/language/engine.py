@@ -103,8 +103,8 @@ class LocalEngine:
             given = len(request.prompt) + len(request.prefix)
             if given + limit > context:
                 raise SettingError(
-                    f"a prompt of {len(request.prompt)} tokens, a prefix of {len(request.prefix)} and a limit of "
-                    f"{limit} do not fit the context",
+                    f"a prompt of {len(request.prompt)} tokens, a prefix of {len(request.prefix)} and a "
+                    f"limit of {limit} do not fit the context",
                     where=request.name,
                     expected=f"at most {context} tokens together",
                     cure="drop or shorten the prompt" if given >= context else "lower the limit",
@@ -129,7 +129,13 @@ class _Run:
     """One call of `sample`: who waits, who lies in which slot, what has been written."""
 
     def __init__(
-        self, engine: LocalEngine, requests: list[Request], limits: list[int], sampling: Sampling, *, seed: int
+        self,
+        engine: LocalEngine,
+        requests: list[Request],
+        limits: list[int],
+        sampling: Sampling,
+        *,
+        seed: int,
     ) -> None:
         self.requests, self.sampling, self.combine = requests, sampling, engine.combine
         policy = engine.policies[0]
@@ -182,7 +188,9 @@ class _Run:
     def _take_in(self) -> None:
         """Fill free slots, once there are enough of them to be worth a call of the model."""
         free = min(self.slots - len(self.row), len(self.requests) - self.waiting)
-        worth = len(self.row) == 0 or (self.can_join and free >= min(len(self.requests) - self.waiting, self.slots // 8))
+        worth = len(self.row) == 0 or (
+            self.can_join and free >= min(len(self.requests) - self.waiting, self.slots // 8)
+        )
         if free == 0 or not worth:
             return
         rows_of: dict[tuple[int, ...], list[int]] = {}
@@ -212,7 +220,9 @@ class _Run:
             parts = []
             for start in range(begin, end, 64):  # a few positions at a time: logits are wide
                 at = slice(start, min(start + 64, end))
-                log_p = (self._logits([hidden[at] for hidden in states]) / (self.sampling.temperature or 1)).log_softmax(1)
+                log_p = (
+                    self._logits([hidden[at] for hidden in states]) / (self.sampling.temperature or 1)
+                ).log_softmax(1)
                 parts.append(log_p.gather(1, target[at.start - begin : at.stop - begin, None])[:, 0])
             self.prefix_log_prob[row] = torch.cat(parts).tolist()
 

@@ -83,7 +83,7 @@ def _kept_per_token(policy: LanguagePolicy) -> int:
     width, heads = config.hidden_size, config.num_attention_heads
     kept_heads = (getattr(config, "num_key_value_heads", None) or heads) * width // heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    # Two norms with input, normalised and scaled; queries and attention's result; keys and values; four of the
-    # MLP's inner width (gate, its activation, up, their product).
+    # Two norms with input, normalised and scaled; queries and attention's result; keys and values; four of
+    # the MLP's inner width (gate, its activation, up, their product).
     numbers = config.num_hidden_layers * (8 * width + 2 * kept_heads + 4 * inner) + 3 * width
     return numbers * policy.head.element_size()

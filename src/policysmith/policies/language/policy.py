@@ -2,9 +2,10 @@
 
     log_prob[row, t] = log softmax(head . h[row, t - 1] / temperature)[token[row, t]]
 
-Arrays of tokens are [row, time], the prompt on the left, the answer behind it, padding at the end; every array
-is indexed by the token it speaks of. Logits are never held: hidden states go straight to the log-probabilities
-of the tokens that are asked for, and rows that answer the same prompt run it once (`shared_prompts`).
+Arrays of tokens are [row, time], the prompt on the left, the answer behind it, padding at the end; every
+array is indexed by the token it speaks of. Logits are never held: hidden states go straight to the
+log-probabilities of the tokens that are asked for, and rows that answer the same prompt run it once
+(`shared_prompts`).
 """
 
 from __future__ import annotations
@@ -201,7 +202,9 @@ class LanguagePolicy(nn.Module):
                 expected="[row, time] each",
             )
         if bool((attended[:, 1:] & ~attended[:, :-1]).any()):
-            raise ShapeError("padding before a token", expected="rows that begin at the left, padding at the end")
+            raise ShapeError(
+                "padding before a token", expected="rows that begin at the left, padding at the end"
+            )
         if bool((mask & ~attended).any()) or bool(mask[:, 0].any()):
             raise DataError(
                 "a token that is padding, or the first of its row, was to be scored",
@@ -282,7 +285,7 @@ class LanguagePolicy(nn.Module):
 
     @contextmanager
     def without_lora(self) -> Iterator[LanguagePolicy]:
-        """Inside the block the policy is the one its adapters started from: a reference that costs nothing."""
+        """Inside the block the policy is what its adapters started from: a reference that costs nothing."""
         if not self.has_lora:
             raise CapabilityError("the policy has no adapters to leave out", cure="use frozen_copy()")
         with self.model.disable_adapter():

@@ -22,7 +22,8 @@ class Request:
     - `prefix`: tokens with which the answer begins, given and not drawn (a hint, the place to go on from).
     - `prefix_learnt`: whether losses see the prefix (`mask` True), for all of it or token by token; what a
       policy wrote earlier is learnt from, a hint is not.
-    - `prefix_log_prob`, `prefix_version`: of a prefix that was drawn earlier, what was recorded of it. Where a
+    - `prefix_log_prob`, `prefix_version`: of a prefix that was drawn earlier, what was recorded of it. Where
+      a
       prefix is learnt and has none, it is scored under the weights of now.
     - `limit`: at most so many tokens are drawn now, instead of the sampling's own limit.
     - `about`: anything that belongs to the row; it comes back with it.

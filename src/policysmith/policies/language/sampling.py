@@ -1,8 +1,8 @@
 """Drawing tokens from logits, each row with random numbers of its own.
 
-A token is the inverse of the distribution function at a uniform number: one number per row and position, drawn
-from a stream that belongs to the row. So what a row says does not depend on which other rows are in the batch,
-nor on where in it the row lies.
+A token is the inverse of the distribution function at a uniform number: one number per row and position,
+drawn from a stream that belongs to the row. So what a row says does not depend on which other rows are in
+the batch, nor on where in it the row lies.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise SettingError(f"top-p of {self.top_p}", expected="above 0 and at most 1")
         if isinstance(self.stop, str) or not all(self.stop):
-            raise SettingError(f"stop strings {self.stop!r}", expected="a tuple of strings, none of them empty")
+            raise SettingError(
+                f"stop strings {self.stop!r}", expected="a tuple of strings, none of them empty"
+            )
 
 
 def draw(
@@ -104,7 +106,7 @@ def stream(seed: int, length: int) -> Float[Tensor, "length"]:
 
 
 def geometric_mixture(weight: float) -> Callable[[Sequence[Tensor]], Tensor]:
-    """Combines the logits of two models token by token: the first to the power 1 - `weight`, the second to `weight`.
+    """Combines logits token by token: the first model to the power 1 - `weight`, the second to `weight`.
 
     Source: Munos et al. 2023 (Nash-MD), section 7.
     """

@@ -2,9 +2,9 @@
 
 The rows of a group differ in their answers alone. Here a batch is laid out as one long line of tokens: every
 prompt that differs, once, and behind them every answer. All that acts on tokens one by one (projections,
-normalisation, embeddings) runs over that line, so the prompt costs its tokens once; attention is the one place
-where tokens meet, and it is told who sees whom: a prompt sees its own past, an answer its prompt and its own
-past. Numbers and gradients are those of the rows run whole.
+normalisation, embeddings) runs over that line, so the prompt costs its tokens once; attention is the one
+place where tokens meet, and it is told who sees whom: a prompt sees its own past, an answer its prompt and
+its own past. Numbers and gradients are those of the rows run whole.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def share_prompts(token: Int[Tensor, "row time"], mask: Bool[Tensor, "row time"]
     in_answer = first + (everywhere - length[:, None]).clamp(0, rest - 1)
     source = torch.where(everywhere < length[:, None], in_prompt, in_answer)
     sees_prompt = (place < length[:, None])[:, None].expand(rows, rest, start)
-    sees_answer = torch.ones(rest, rest, dtype=torch.bool, device=token.device).tril().expand(rows, rest, rest)
+    sees_answer = (
+        torch.ones(rest, rest, dtype=torch.bool, device=token.device).tril().expand(rows, rest, rest)
+    )
     return Layout(
         torch.cat([prompt.clamp(min=0).flatten(), answer.flatten()])[None],
         positions.clamp(max=time - 1)[None],

@@ -1,7 +1,7 @@
 """A small language model to learn from scratch: a decoder over characters.
 
-Width 128 and four layers make about 0.8 million weights. Its vocabulary is printable ASCII and the line break,
-one token a character, so that arithmetic with a written scratchpad is within its reach in minutes.
+Width 128 and four layers make about 0.8 million weights. Its vocabulary is printable ASCII and the line
+break, one token a character, so that arithmetic with a written scratchpad is within its reach in minutes.
 """
 
 from __future__ import annotations
