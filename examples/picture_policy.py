@@ -5,7 +5,7 @@ the robot's own hand. Both train on the same demonstrations for the same number 
 episodes, and are compared by success, network calls and time per action. Runs that are finished are kept in
 `--folder`.
 
-    python examples/picture_policy.py                            # a quarter of an hour on two free cores
+    python examples/picture_policy.py                            # half an hour on two cores
     python examples/picture_policy.py --env point-reach --limit 30 --steps 1000     # a few minutes
 """
 
