@@ -19,7 +19,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import CapabilityError, SettingError, ShapeError
-from policysmith.common.observations import STATE, Seen, each_part, parts_of, stack, to_tensors
+from policysmith.common.observations import GOAL, STATE, Seen, each_part, parts_of, stack, to_tensors
 from policysmith.common.rng import generator
 from policysmith.experience.collect import succeeded
 from policysmith.policies.acting import Actor, Expert
@@ -123,7 +123,9 @@ def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
                 f"the environment's {what} have {_shape(found.get(what))}",
                 where=str(environment.spec.id if environment.spec else environment),
                 expected=f"{_shape(wanted.get(what))}, as in the data the policy was trained on",
-                cure="evaluate in the environment the demonstrations are from",
+                cure="train with the setting that says which dimensions of the state are goals (goal_dimensions)"
+                if what == GOAL
+                else "evaluate in the environment the demonstrations are from",
             )
 
 
