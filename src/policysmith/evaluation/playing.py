@@ -123,7 +123,7 @@ def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
                 f"the environment's {what} have {_shape(found.get(what))}",
                 where=str(environment.spec.id if environment.spec else environment),
                 expected=f"{_shape(wanted.get(what))}, as in the data the policy was trained on",
-                cure="train with the setting that says which dimensions of the state are goals (goal_dimensions)"
+                cure="train with goal_dimensions, the dimensions of the state that goals are made of"
                 if what == GOAL
                 else "evaluate in the environment the demonstrations are from",
             )
