@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-
 from policysmith.common.rng import seeded_initialisation
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.small import character_tokenizer, small_decoder
