@@ -31,6 +31,10 @@ KEYS: dict[str, str] = {
     "goal_mask": "[row, goal or 1, state or 1] bool  which goals, or numbers of goals, are told",
     # language
     "group_id": "[row] int  rows with the same id answer the same prompt",
+    "token": "[row, time] int  prompt, then answer, then padding",
+    "attended": "[row, time] bool  not padding",
+    "mask": "[row, time] bool  tokens that the policy wrote, which is what losses see",
+    "weights_version": "[row, time] int  of the weights that wrote the token, -1 where none did",
     "behaviour_log_prob": "[row, token]  under the policy that sampled",
     "old_log_prob": "[row, token]  under the weights at the start of the update",
     "reference_log_prob": "[row, token]  under the reference policy",

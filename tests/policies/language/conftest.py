@@ -10,7 +10,6 @@ from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.small import character_tokenizer, small_decoder
 
 ARCHITECTURES = ["llama", "qwen2", "gpt2"]
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def tiny(kind: str, *, seed: int = 0, context: int = 64) -> LanguagePolicy:
