@@ -251,7 +251,8 @@ def _curation(
             "random": sorted(chance.tolist()),
         }
         for name, kept in choices.items():
-            run = CachedRun(behaviour_cloning, mixed.select(kept), LEARNER, seed, folder)
+            chosen = mixed.select(kept)
+            run = CachedRun(behaviour_cloning, (chosen,), chosen.fingerprint, LEARNER, seed, folder)
             played = yield from train_and_play(run, make, task, f"curation, {name}", evaluate)
             success.setdefault(name, []).append(played.success[level])
     arms = []

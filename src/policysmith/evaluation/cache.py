@@ -18,18 +18,22 @@ from typing import Any
 
 from policysmith.common.config import config_to_json
 from policysmith.common.provenance import commit
-from policysmith.experience.episodes import Episodes
-from policysmith.policies.protocol import Policy, load_policy
+from policysmith.policies.protocol import load_policy
 from policysmith.training.loop import Progress
 from policysmith.training.runs import RunDirectory
 
 
 @dataclass(frozen=True)
 class CachedRun:
-    """One training run and its place in the cache."""
+    """One training run and its place in the cache.
+
+    `inputs` are what the system's entry is called with before its settings, `fingerprint` what tells them
+    from others.
+    """
 
     module: ModuleType
-    episodes: Episodes
+    inputs: tuple[Any, ...]
+    fingerprint: str
     config: Any
     seed: int
     folder: Path
@@ -41,7 +45,7 @@ class CachedRun:
             "system": self.module.__name__.rpartition(".")[2].replace("_", "-"),
             "settings": config_to_json(self.config),
             "seed": self.seed,
-            "data": self.episodes.fingerprint,
+            "data": self.fingerprint,
         }
 
     @property
@@ -58,9 +62,9 @@ class CachedRun:
             return "none"
         if RunDirectory(self.path).config.get("recipe_version") != recipe_version(self.module):
             return "stale"
-        return "finished" if (self.path / "policy" / "config.json").is_file() else "unfinished"
+        return "finished" if (self.path / "policy").is_dir() else "unfinished"
 
-    def train(self, *, checkpoint_every: int = 500) -> Iterator[Progress]:
+    def train(self, *, checkpoint_every: int = 500, log_every: int = 10) -> Iterator[Progress]:
         """Make or finish the run; yields nothing where it is finished already."""
         status = self.status
         if status == "finished":
@@ -73,16 +77,16 @@ class CachedRun:
             origin = {"recipe_version": recipe_version(self.module), "commit": commit()}
             directory = RunDirectory.create(self.path, {**self.identity, **origin})
         progress = self.module.train(
-            self.episodes, config=self.config, seed=self.seed, state=directory.load_checkpoint()
+            *self.inputs, config=self.config, seed=self.seed, state=directory.load_checkpoint()
         )
-        yield from directory.record(progress, checkpoint_every=checkpoint_every, keep=1)
+        yield from directory.record(progress, checkpoint_every=checkpoint_every, log_every=log_every, keep=1)
 
     @property
     def directory(self) -> RunDirectory:
         """The run's directory, for its metrics."""
         return RunDirectory.open(self.path)
 
-    def policy(self) -> Policy:
+    def policy(self) -> Any:
         """The trained policy."""
         return load_policy(self.path / "policy")
 

@@ -86,7 +86,7 @@ def compare(
     for seed in seeds:
         for result in results:
             arm = result.arm
-            run = CachedRun(arm.module, episodes, arm.config, seed, folder)
+            run = CachedRun(arm.module, (episodes,), episodes.fingerprint, arm.config, seed, folder)
             for now in run.train():
                 yield Stage(f"train {arm.label}, seed {seed}", now.step, now.total, now.metrics.get("loss"))
             result.curves.append(_losses(run))

@@ -27,12 +27,18 @@ from policysmith.common.catalogue import ENTRY, find_system
 from policysmith.common.config import config_from_json, config_to_json
 from policysmith.common.saving import load_tree, save_tree
 from policysmith.common.stages import result_of
+from policysmith.evaluation.answers import answer
 from policysmith.evaluation.findings import Findings
 from policysmith.evaluation.rollouts import roll_out
 from policysmith.experience.collect import record
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.prompts import Prompts, from_rows
+from policysmith.policies.language.policy import LanguagePolicy
+from policysmith.policies.language.sampling import Sampling
+from policysmith.policies.language.small import small_decoder
 from policysmith.policies.protocol import Policy, load_policy
+from policysmith.rewards.verifiers import Verifier
 from policysmith.training.loop import Progress
 from policysmith.worlds import registry
 from policysmith.worlds.point import PointExpert
@@ -52,7 +58,7 @@ def check_system(name: str, folder: Path, *, inputs: tuple[Any, ...] | None = No
     assert callable(getattr(module, entry, None)), f"a {system.kind} has a public function `{entry}`"
     assert (module.__doc__ or "").strip(), "a system's module opens with what it is and where it is from"
     check_presets(module)
-    inputs = standard_inputs(system.takes) if inputs is None else inputs
+    inputs = standard_inputs(system.takes, folder) if inputs is None else inputs
     if entry == "train":
         check_training(module, inputs, folder)
     else:
@@ -102,8 +108,11 @@ def check_findings(entry: Callable[..., Any], inputs: tuple[Any, ...], settings:
     assert said[0] == said[1], "the same call finds the same"
 
 
-def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:
-    """Small inputs for a system by what it takes; `AssertionError` for a combination not yet provided for."""
+def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
+    """Small inputs for a system by what it takes; `AssertionError` for a combination not yet provided for.
+
+    Models are written into `folder`: each run of a check then starts from the same weights.
+    """
     if "episodes" in takes and set(takes) <= {"environment", "episodes"}:
         recorded = Demonstrations(ENVIRONMENT, episodes=6, action_noise=0.1).record()
         return (Episodes.from_arrays(recorded),)
@@ -111,10 +120,31 @@ def standard_inputs(takes: tuple[str, ...]) -> tuple[Any, ...]:
         environment = registry.make(ENVIRONMENT, goal=True)
         recorded = record(environment, PointExpert(), episodes=6, seed=0, action_noise=0.1)
         return (Episodes.from_arrays(recorded),)
+    if {"policy", "prompts", "verifier"} <= set(takes) <= {
+        "policy", "prompts", "verifier", "answers", "images",
+    }:  # fmt: skip
+        return language_inputs(folder)
     raise AssertionError(f"no standard inputs for a system that takes {', '.join(takes)}")
 
 
-def _plays(policy: Policy) -> list[Any]:
+def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
+    """A tiny model, sums with solutions, and a verifier that an untrained model satisfies now and then."""
+    model = folder / "model"
+    small_decoder(0, width=32, layers=2, heads=2, context=256).save_pretrained(model)
+    sums = [(a, b) for a in range(4) for b in range(4)]
+    prompts = from_rows(
+        {"prompt": f"{a}+{b}=", "answer": str(a + b), "solution": f"{a} and {b} make {a + b}"}
+        for a, b in sums
+    )
+    return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)
+
+
+def _plays(policy: Policy | LanguagePolicy) -> list[Any]:
+    if isinstance(policy, LanguagePolicy):
+        said = answer(
+            policy, from_rows([{"prompt": "1+1="}]), lambda *_: 0.0, sampling=Sampling(limit=8), copies=4
+        )
+        return [*said.texts, said.entropy]
     goal = bool(policy.goal_size)
     make = partial(registry.make, ENVIRONMENT, goal=goal, pictures=policy.pictures)
     rollouts = roll_out(policy, make, seeds=[0, 1], seed=0, limit=10)

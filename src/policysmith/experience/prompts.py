@@ -21,9 +21,7 @@ import torch
 
 from policysmith.common.errors import DataError, FileError, UnknownNameError
 from policysmith.common.extras import require
-
-Message = Mapping[str, str]
-"""`role` (system, user, assistant) and `content`."""
+from policysmith.policies.language.policy import Message
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,18 @@ class PromptSampler:
         self._order = state["order"]
 
 
+@dataclass(frozen=True)
+class TaskScore:
+    """A procedural task's own checker of one of its questions: from the answer's text to its score."""
+
+    task: Any
+    entry: Mapping[str, Any]
+
+    def __call__(self, text: str) -> float:
+        """The score, 1 for right."""
+        return self.task.score_answer(text, self.entry)
+
+
 def from_rows(
     rows: Iterable[Mapping[str, Any]], *, prompt: str = "prompt", answer: str = "answer"
 ) -> Prompts:
@@ -157,7 +167,7 @@ def from_task(name: str, *, size: int, seed: int, **settings: Any) -> Prompts:
             entry["answer"],
             {
                 "metadata": entry["metadata"],
-                "score": lambda text, entry=entry: task.score_answer(text, entry),
+                "score": TaskScore(task, entry),
             },
         )
         for entry in (task[index] for index in range(size))

@@ -153,8 +153,11 @@ def _where(mask: Tensor, new: Any, old: Any) -> Tensor:
     return torch.where(mask.view(-1, *[1] * (old.dim() - 1)), new, old)
 
 
-def load_policy(folder: str | os.PathLike[str]) -> Policy:
-    """The policy saved in `folder`, or in the `policy` folder of a run directory."""
+def load_policy(folder: str | os.PathLike[str]) -> Any:
+    """The policy saved in `folder`, or in the `policy` folder of a run directory.
+
+    A `Policy`, or a `LanguagePolicy` where it is one of text.
+    """
     folder = Path(folder)
     if (folder / "metrics.jsonl").is_file() and not (folder / "policy").is_dir():
         raise FileError(
@@ -164,6 +167,10 @@ def load_policy(folder: str | os.PathLike[str]) -> Policy:
         )
     if not (folder / "config.json").is_file() or (folder / "policy").is_dir():
         folder = folder / "policy"
+    if (folder / "policy.json").is_file():
+        from policysmith.policies.language.policy import LanguagePolicy
+
+        return LanguagePolicy.from_pretrained(folder)
     policy = from_pretrained(folder, expected=Policy)
     return policy.eval()
 

@@ -2,7 +2,8 @@
 
 A loss maps (module, batch) to a value per row and named statistics; averaging is separate. The learner gives
 every row a weight over the whole optimiser batch (the batch's own `weight`, or one over the number of rows)
-before the batch is cut into micro-batches, so that the step does not depend on the cut.
+before the batch is cut into micro-batches, so that the step does not depend on the cut, nor on how many
+processes share the micro-batches.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from policysmith.common.errors import NotFiniteError, SettingError, ShapeError
 from policysmith.networks.ema import ExponentialAverage
+from policysmith.training import processes
 
 Loss = Callable[[Any, TensorDict], tuple[Float[Tensor, "row"], dict[str, Tensor]]]
-"""(module, batch) -> (value per row, statistics per row)."""
+"""(module, batch) -> (value per row, statistics per row); for language per token, [row, time]."""
 
 Schedule = Callable[[int], float]
 """Optimiser steps taken so far -> factor on the learning rate."""
@@ -131,20 +133,24 @@ class Learner:
 
     def _accumulate(self, batch: TensorDict) -> dict[str, float]:
         weight = row_weight(batch)
-        size = self.micro_batch or len(batch)
+        # Statistics are means, whatever the weights of the loss sum to.
+        share = weight / weight.sum()
+        size = self.micro_batch or math.ceil(len(batch) / processes.count())
         totals: dict[str, float] = {"loss": 0.0}
-        for start in range(0, len(batch), size):
-            values, statistics = self.loss(self.module, batch[start : start + size])
-            part = weight[start : start + size]
-            loss = _weighted(values, part)
-            loss.backward()
+        for start in processes.share(range(0, len(batch), size)):
+            rows = slice(start, start + size)
+            values, statistics = self.loss(self.module, batch[rows])
+            loss = _weighted(values, weight[rows])
+            if loss.requires_grad:  # a micro-batch without a token to learn from has no gradient
+                loss.backward()
             totals["loss"] += float(loss.detach())
             for name, value in statistics.items():
-                totals[name] = totals.get(name, 0.0) + float((value.detach() * part).sum())
-        return totals
+                totals[name] = totals.get(name, 0.0) + float((value.detach() * share[rows]).sum())
+        processes.sum_gradients(self._parameters())
+        return processes.sum_numbers(totals)
 
     def _clip(self) -> Tensor:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = self._parameters()
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -152,9 +158,12 @@ class Learner:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def _not_finite(self, batch: TensorDict, metrics: Mapping[str, float]) -> NotFiniteError:
         """Name the first tensor at fault: an input before a weight, a weight before a gradient."""
-        named: dict[str, Any] = {f"batch entry '{key}'": value for key, value in batch.items()}
+        named: dict[str, Any] = {f"batch entry '{key}'": value for key, value in batch.items(True, True)}
         named |= {f"weight '{name}'": value for name, value in self.module.named_parameters()}
         named |= {
             f"gradient of '{name}'": value.grad

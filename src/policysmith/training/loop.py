@@ -16,7 +16,6 @@ import torch
 from tensordict import TensorDict
 
 from policysmith.common.errors import FileError, NotFiniteError, SettingError
-from policysmith.policies.protocol import Policy
 from policysmith.training.learner import Learner
 
 
@@ -41,6 +40,7 @@ class RunState:
     - `sources`: where experience comes from (samplers, replay, collectors with their unfinished episodes).
     - `phase`: a recipe's own name for where it is, where it has phases.
     - `inexact`: why a resumed run will not repeat the same numbers; empty where it will.
+    - `shown`: a few samples of the last `collect`, as plain data, for whoever watches; not saved.
     """
 
     learners: dict[str, Learner]
@@ -49,12 +49,11 @@ class RunState:
     step: int = 0
     phase: str = ""
     inexact: str = ""
+    shown: list[dict[str, Any]] = field(default_factory=list)
 
-    def policy(self) -> Policy:
+    def policy(self) -> Any:
         """A copy of the policy to act with, as far as it has been learnt."""
-        policy = self.learners["policy"].acting()
-        assert isinstance(policy, Policy)
-        return policy
+        return self.learners["policy"].acting()
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state as a tree of tensors and plain values."""

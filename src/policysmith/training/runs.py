@@ -2,6 +2,7 @@
 
     config.json            system, version, settings, inputs, seed, commit
     metrics.jsonl          one line per logged step
+    samples.jsonl          a few samples of each logged step, of runs that have some to show
     checkpoints/           step-00001000.safetensors, the newest few
     policy/                configuration and weights of the policy as it stands, loadable by name
     evaluation.json        what `policysmith eval` measured, once it has
@@ -122,7 +123,10 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, float]]:
         """The logged lines, `step` among their entries."""
-        path = self.path / "metrics.jsonl"
+        return self._lines("metrics.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
         if not path.is_file():
             return []
         # A last line without its end is one that a kill cut short.
@@ -134,12 +138,22 @@ class RunDirectory:
                 f"a line is damaged: {error}", where=str(path), cure="delete that line or the file"
             ) from error
 
+    def samples(self) -> list[dict[str, Any]]:
+        """The kept samples, `step` among their entries."""
+        return self._lines("samples.jsonl")
+
+    def _keep_samples(self, now: Progress) -> None:
+        if now.state.shown:
+            with (self.path / "samples.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"step": now.step, **one}) + "\n" for one in now.state.shown)
+
     def _cut_metrics(self, step: int) -> None:
-        path = self.path / "metrics.jsonl"
-        if path.is_file():
-            kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-            with write_beside(path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            if path.is_file():
+                kept = [json.dumps(line) + "\n" for line in self._lines(name) if line["step"] <= step]
+                with write_beside(path) as temporary:
+                    temporary.write_text("".join(kept), encoding="utf-8")
 
     def _remove_unfinished(self) -> None:
         for folder in (self.path, self.path / "checkpoints"):
@@ -179,6 +193,7 @@ class RunDirectory:
                     line = {"step": now.step, **now.metrics, **_timings(now)}
                     log.write(json.dumps(line) + "\n")
                     log.flush()
+                    self._keep_samples(now)
                     if writer is not None:
                         for name, value in now.metrics.items():
                             writer.add_scalar(name, value, now.step)

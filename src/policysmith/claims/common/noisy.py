@@ -160,7 +160,7 @@ def learn_and_play(
             label = f"{task.short_name}, {result.kind} {result.level:g}"
             for size in sizes:
                 first = episodes.select(list(range(size)))
-                run = CachedRun(behaviour_cloning, first, learner, seed, folder)
+                run = CachedRun(behaviour_cloning, (first,), first.fingerprint, learner, seed, folder)
                 played = yield from train_and_play(run, make, task, f"{label}, {size}", evaluate)
                 result.seconds += played.seconds
                 for level, success in played.success.items():

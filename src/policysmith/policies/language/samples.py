@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from tensordict import TensorDict
 
 from policysmith.common.errors import DataError, SettingError, ShapeError
@@ -113,6 +114,27 @@ class Samples:
     def __len__(self) -> int:
         return len(self.requests)
 
+    @property
+    def about(self) -> list[Any]:
+        """What belongs to each row: its prompt, where a sampler of `experience.rollouts` asked."""
+        return [request.about for request in self.requests]
+
+    def log(self, name: str, values: Any) -> None:
+        """Keep a number per row (or one for all) under `batch["log", name]`: runs report its mean."""
+        column = torch.as_tensor(values, dtype=torch.float32)
+        self.batch["log", name] = column.expand(len(self)).clone()
+
+    def select(self, rows: Sequence[int]) -> Samples:
+        """Some of the rows, in that order."""
+        index = torch.tensor(list(rows), dtype=torch.long)
+        chosen = index.tolist()
+        return replace(
+            self,
+            batch=self.batch[index],
+            requests=[self.requests[row] for row in chosen],
+            texts=[self.texts[row] for row in chosen],
+        )
+
     def answer(self, row: int) -> list[int]:
         """The tokens of an answer with its prefix."""
         begin = int(self.batch["prompt_length"][row])
@@ -134,6 +156,34 @@ class Samples:
             prefix_version=self.batch["weights_version"][row, begin:end].tolist(),
             limit=limit if limit is not None else self.requests[row].limit,
         )
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """The rows of all parts, one part behind the other, with what all of them know of their rows."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise DataError("there are no answers to join", expected="at least one row")
+    time = max(part.batch["token"].shape[1] for part in parts)
+    keys = set.intersection(*(set(part.batch.keys(True, True)) for part in parts))
+    batches: Any = [_padded(part.batch.select(*sorted(keys, key=str)), time) for part in parts]
+    return Samples(
+        torch.cat(batches),
+        [request for part in parts for request in part.requests],
+        [text for part in parts for text in part.texts],
+        steps=sum(part.steps for part in parts),
+        prefilled=sum(part.prefilled for part in parts),
+    )
+
+
+def _padded(batch: TensorDict, time: int) -> TensorDict:
+    """With every entry per token brought to `time` tokens: token 0 that nobody attends to, -1 as version."""
+    now = batch["token"].shape[1]
+    padded = batch.clone(recurse=False)
+    for key in batch.keys(True, True):
+        value: Any = batch[key]
+        if value.dim() == 2 and value.shape[1] == now:
+            padded[key] = F.pad(value, (0, time - now), value=-1 if key == "weights_version" else 0)
+    return padded
 
 
 @dataclass

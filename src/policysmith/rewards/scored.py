@@ -1,0 +1,34 @@
+"""A sampler whose answers come with their rewards."""
+
+from __future__ import annotations
+
+import torch
+
+from policysmith.experience.rollouts import Groups, Sampler
+from policysmith.policies.language.samples import Samples
+from policysmith.rewards.scoring import Scoring
+
+
+def scored(sampler: Sampler, scoring: Scoring) -> Sampler:
+    """Adds `reward` [row], the weighted sum, and each reward by name in `score` to what `sampler` writes."""
+
+    def sample(
+        groups: Groups, *, rng: torch.Generator, version: int = 0, copies: int | None = None
+    ) -> Samples:
+        return score(sampler(groups, rng=rng, version=version, copies=copies), scoring)
+
+    return sample
+
+
+def score(samples: Samples, scoring: Scoring) -> Samples:
+    """Put the rewards of the answers into their batch; returns the samples."""
+    found = scoring(samples.texts, samples.about)
+    samples.batch["reward"] = found.total
+    samples.log("reward", found.total)
+    for name, column in found.columns.items():
+        samples.batch["score", name] = column
+        if len(found.columns) > 1:
+            samples.log(f"reward/{name}", column)
+    if scoring.on_error == "replace":
+        samples.log("failed_rewards", len(found.problems))
+    return samples
