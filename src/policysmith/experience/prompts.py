@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from policysmith.common.errors import DataError, FileError, UnknownNameError
 from policysmith.common.extras import require
+from policysmith.experience.passes import PassSampler
 from policysmith.policies.language.policy import Message
 
 
@@ -62,36 +61,8 @@ class Prompts(Sequence[Prompt]):
         return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()[:16]
 
 
-class PromptSampler:
-    """Draws prompts, each once per pass in a fresh random order; its state is the rest of the pass.
-
-    The same contract as `experience.windows.WindowSampler`: `DataError` where a saved state is of other data.
-    """
-
-    def __init__(self, prompts: Prompts, *, rng: torch.Generator) -> None:
-        self.prompts, self.rng = prompts, rng
-        self._order = torch.zeros(0, dtype=torch.long)
-        self._fingerprint = prompts.fingerprint
-
-    def sample(self, count: int) -> list[Prompt]:
-        """The next `count` prompts."""
-        while len(self._order) < count:
-            self._order = torch.cat([self._order, torch.randperm(len(self.prompts), generator=self.rng)])
-        chosen, self._order = self._order[:count], self._order[count:]
-        return [self.prompts[index] for index in chosen.tolist()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is left of the pass, and of which prompts."""
-        return {"order": self._order, "data": self._fingerprint}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the middle of a pass."""
-        if state["data"] != self._fingerprint:
-            raise DataError(
-                f"the prompts are not those of the saved run ({self._fingerprint}; saved: {state['data']})",
-                cure="resume with the same prompts",
-            )
-        self._order = state["order"]
+class PromptSampler(PassSampler[Prompt]):
+    """Draws prompts, each once per pass in a fresh random order; its state is the rest of the pass."""
 
 
 @dataclass(frozen=True)
