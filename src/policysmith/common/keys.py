@@ -20,7 +20,7 @@ KEYS: dict[str, str] = {
     "terminated": "[row] bool  the task ended: no value beyond this step",
     "truncated": "[row] bool  the episode was cut (a time limit): the value goes on",
     "success": "[row] bool  the environment's own flag of success at this step",
-    "weight": "[row]  what the row counts in an average; rows of a batch sum to 1",
+    "weight": "[row] or [row, time]  what a row or token counts in an average; those of a batch sum to 1",
     # diffusion
     "noise": "[row, time, action]  the Gaussian noise mixed into the clean actions",
     "noise_level": "[row, time] int  the level of each position: -1 clean, N-1 pure noise",
