@@ -126,6 +126,23 @@ class Inputs(Reading):
             raise SettingError("what is to be read is said, but not from where", cure="give --data PATH too")
         return recorded(self.demonstrations())
 
+    def arguments(self) -> tuple[Any, ...]:
+        """What a system's entry is called with."""
+        return (self.load(),)
+
+    def fingerprint(self, arguments: tuple[Any, ...]) -> str:
+        """Tells the episodes from others."""
+        return arguments[0].fingerprint
+
+    def describe(self, arguments: tuple[Any, ...]) -> str:
+        """A line for whoever watches; nothing where reading has said it already."""
+        return "" if self.data else f"{len(arguments[0])} demonstrations from {self.env}"
+
+    @property
+    def subject(self) -> str:
+        """What runs are named after."""
+        return self.env
+
     def to_json(self) -> dict[str, Any]:
         """As plain data, with an absolute path, so that a run can be resumed from anywhere."""
         return asdict(self) | ({"data": str(Path(self.data).resolve())} if self.data else {})
@@ -182,12 +199,12 @@ def maker(name: str, **keywords: Any) -> Callable[[], gymnasium.Env]:
     return lambda: registry.make(name, **keywords)
 
 
-def same_data(episodes: Episodes, fingerprint: str) -> None:
-    """Raise `DataError` where `episodes` are not those a run was started with."""
-    if fingerprint and episodes.fingerprint != fingerprint:
+def same_data(fingerprint: str, before: str) -> None:
+    """Raise `DataError` where data are not those a run was started with."""
+    if before and fingerprint != before:
         raise DataError(
-            f"the data have changed since the run began (fingerprint {episodes.fingerprint})",
-            expected=f"the episodes with fingerprint {fingerprint}",
+            f"the data have changed since the run began (fingerprint {fingerprint})",
+            expected=f"the data with fingerprint {before}",
             cure="put the old data back, or start a new run",
         )
 

@@ -29,6 +29,11 @@ GOOD, BAD, QUIET, STRONG = "green", "red", "dim", "bold"
 VERDICT = {"holds": GOOD, "fails": BAD, "undecided": "yellow"}
 
 
+def be_quiet() -> None:
+    """Print nothing from now on but errors: one of several processes talks."""
+    notices.quiet = results.quiet = True
+
+
 def print_json(value: Any) -> None:
     """Print `value` as JSON on standard output."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
@@ -50,20 +55,21 @@ def note(text: str) -> None:
 
 
 def training_bar(progress: Iterator[TrainingProgress], *, label: str) -> Iterator[TrainingProgress]:
-    """Draw a bar for a training run while passing it through."""
-    with _bar(TextColumn("[dim]loss {task.fields[loss]}  {task.fields[pace]}")) as bar:
-        task = bar.add_task(label, total=None, loss="", pace="")
+    """Draw a bar for a training run while passing it through: its reward, or else its loss, smoothed."""
+    with _bar(TextColumn("[dim]{task.fields[shown]}  {task.fields[pace]}")) as bar:
+        task = bar.add_task(label, total=None, shown="", pace="")
         average: float | None = None
         for now in progress:
-            loss = now.metrics.get("loss")
-            if loss is not None:
-                average = loss if average is None else 0.98 * average + 0.02 * loss
+            name = "reward" if "reward" in now.metrics else "loss"
+            if name in now.metrics:
+                value, memory = now.metrics[name], 0.9 if name == "reward" else 0.98
+                average = value if average is None else memory * average + (1 - memory) * value
             seconds = sum(now.seconds.values())
             bar.update(
                 task,
                 completed=now.step,
                 total=now.total,
-                loss="" if average is None else f"{average:.4f}",
+                shown="" if average is None else f"{name} {average:.4f}",
                 pace=f"{seconds * 1000:.0f} ms/step",
             )
             yield now

@@ -85,12 +85,23 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
         from policysmith.cli.data import data
 
         return data
+    if name == "eval":
+        return _eval
     options = _options(name)
 
     def call(words: list[str]) -> int | None:
         return tyro.cli(options, args=words, prog=f"policysmith {name}").run()
 
     return call
+
+
+def _eval(words: list[str]) -> int | None:
+    """`eval` of a policy that acts in an environment, or of one that answers prompts: the path says which."""
+    from policysmith.cli import language, runs
+
+    path = next((word for word in words if not word.startswith("-")), "")
+    options = language.EvalAnswers if path and language.is_language(path) else runs.Eval
+    return tyro.cli(options, args=words, prog="policysmith eval").run()
 
 
 def _options(name: str) -> Any:
@@ -112,4 +123,4 @@ def _options(name: str) -> Any:
         return Annotated[models.Get, subcommand("get")] | Annotated[models.List, subcommand("list")]
     from policysmith.cli import runs
 
-    return {"resume": runs.Resume, "record": runs.Record, "eval": runs.Eval, "report": runs.Report}[name]
+    return {"resume": runs.Resume, "record": runs.Record, "report": runs.Report}[name]

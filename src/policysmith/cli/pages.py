@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import policysmith
 from policysmith.cli import evaluations
+from policysmith.cli.language import answers_table, kept_answers
 from policysmith.common.catalogue import find_system
 from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
@@ -19,10 +20,13 @@ from policysmith.evaluation.drawing import palette, png, svg
 from policysmith.evaluation.findings import Findings, shown
 from policysmith.evaluation.record import Claim
 from policysmith.evaluation.report import Report
-from policysmith.evaluation.statistics import success_interval
+from policysmith.evaluation.statistics import Interval, success_interval
 from policysmith.training.runs import RunDirectory
 
 TICKS = "What each tick of a control loop waited for its action: how many ticks waited so long"
+CURVES = ("loss", "grad_norm")
+LANGUAGE_CURVES = ("reward", "entropy", "answer_tokens", "agreeing", "kl", "loss", "grad_norm", "gap")
+"""Metrics that are drawn, where a run has them."""
 COLUMNS = ["policy", "success", "calls per action", "ms per action, median", "ms per action, p99"]
 
 
@@ -33,19 +37,49 @@ def run_page(directory: RunDirectory) -> Path:
     report = Report(system.title, f"one run, seed {config['seed']}")
     report.text(system.summary)
     _add_evaluations(report, evaluations.kept(directory.path))
+    _add_answers(report, kept_answers(directory.path))
     lines = directory.metrics()
-    for name in ("loss", "grad_norm"):
+    language = "model" in config["inputs"]
+    for name in LANGUAGE_CURVES if language else CURVES:
         points = [(line["step"], line[name]) for line in lines if name in line]
         if points:
             steps, values = zip(*points, strict=True)
-            figure = plots.learning_curves({system.name: [(steps, values)]}, name.replace("_", " "), log=True)
-            report.figure(svg(figure), f"{name.replace('_', ' ')} over optimiser steps")
+            figure = plots.learning_curves(
+                {system.name: [(steps, values)]}, name.replace("_", " "), log=not language
+            )
+            report.figure(svg(figure), f"{name.replace('_', ' ')} over {'rollouts' if language else 'steps'}")
+    _add_samples(report, directory)
     report.facts(
         _flat({key: config[key] for key in ("inputs", "settings", "data", "commit") if key in config})
     )
     path = directory.path / "report.html"
     report.write(path)
     return path
+
+
+def _add_answers(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:
+    """What `eval` measured of a language policy: scores with intervals, and answers side by side."""
+    for one in measurements:
+        columns, rows = answers_table(one)
+        how = f"{one['answers']} per prompt at temperature {one['temperature']:g}, reward {one['reward']}"
+        report.table(f"Answers to prompts of {one['prompts']}: {how}", columns, rows)
+        if "difference" in one:
+            difference = Interval(**one["difference"])
+            report.text(f"Trained minus before, paired over the prompts: {difference}.")
+        names = [name for name in ("before", "trained") if name in one["policies"]]
+        report.samples("Answers to the same prompts", one["samples"], text=("prompt", *names))
+
+
+def _add_samples(report: Report, directory: RunDirectory) -> None:
+    """Answers that the run itself sampled, from its beginning, middle and end."""
+    kept = directory.samples()
+    steps = sorted({sample["step"] for sample in kept})
+    chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
+    for step in chosen:
+        of_step = [one for one in kept if one["step"] == step]
+        report.samples(
+            f"Sampled in step {step}", [{k: v for k, v in s.items() if k != "step"} for s in of_step]
+        )
 
 
 def _add_evaluations(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:

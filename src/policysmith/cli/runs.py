@@ -12,6 +12,7 @@ import tyro
 
 from policysmith.cli import evaluations, look
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
+from policysmith.cli.language import LanguageInputs
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
 from policysmith.common.catalogue import ENTRY, System, find_system
@@ -24,6 +25,7 @@ from policysmith.evaluation.rollouts import roll_out, time_decisions
 from policysmith.evaluation.statistics import success_interval
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.policies.protocol import load_policy
+from policysmith.training import processes
 from policysmith.training.loop import Progress
 from policysmith.training.runs import RunDirectory
 
@@ -44,6 +46,9 @@ class Keeping:
 
 def run(words: list[str]) -> None:
     """Run a system, to train or to measure: `run NAME [--env ...] [--preset ...] [settings]`."""
+    processes.start()
+    if processes.number() > 0:
+        look.be_quiet()
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
             look.results.print(
@@ -61,31 +66,39 @@ def run(words: list[str]) -> None:
         entry = getattr(module, ENTRY[system.kind])
         measure(system, entry, options.settings, options.inputs, options.writing)
         return
-    options = _parse(system, module.PRESETS[preset], rest, inputs=Inputs, keeping=Keeping, seed=int)
+    options = _parse(
+        system, module.PRESETS[preset], rest, inputs=training_inputs(system), keeping=Keeping, seed=int
+    )
     _train(system, module, preset, options)
 
 
 def _train(system: System, module: Any, preset: str, options: Any) -> None:
-    episodes = options.inputs.load()
-    if not options.inputs.data:
-        look.note(f"{len(episodes)} demonstrations from {options.inputs.env}")
-    path = options.keeping.out or f"runs/{run_name(system.name, options.inputs.env, options.seed)}"
-    directory = RunDirectory.create(
-        path,
-        {
-            "system": system.name,
-            "recipe_version": recipe_version(module),
-            "preset": preset,
-            "settings": config_to_json(options.settings),
-            "seed": options.seed,
-            "data": episodes.fingerprint,
-            "inputs": options.inputs.to_json(),
-            "keeping": dataclasses.asdict(options.keeping),
-            "commit": commit(),
-        },
-    )
-    progress = module.train(episodes, config=options.settings, seed=options.seed)
-    _drive(directory, progress, options.keeping, system.name)
+    inputs = options.inputs
+    arguments = inputs.arguments()
+    if described := inputs.describe(arguments):
+        look.note(described)
+    path = options.keeping.out or f"runs/{run_name(system.name, inputs.subject, options.seed)}"
+    config = {
+        "system": system.name,
+        "recipe_version": recipe_version(module),
+        "preset": preset,
+        "settings": config_to_json(options.settings),
+        "seed": options.seed,
+        "data": inputs.fingerprint(arguments),
+        "inputs": inputs.to_json(),
+        "keeping": dataclasses.asdict(options.keeping),
+        "commit": commit(),
+    }
+    if processes.number() == 0:
+        RunDirectory.create(path, config)
+    processes.wait()
+    progress = module.train(*arguments, config=options.settings, seed=options.seed)
+    _drive(RunDirectory.open(path), progress, options.keeping, system.name)
+
+
+def training_inputs(system: System) -> Any:
+    """What the command line brings to a system that trains: demonstrations, or a model with prompts."""
+    return LanguageInputs if {"prompts", "policy"} <= set(system.takes) else Inputs
 
 
 @dataclass(frozen=True)
@@ -107,15 +120,16 @@ class Resume:
                 expected=f"version {recipe_version(module)}",
                 cure="start a new run, or use the library's version that wrote it",
             )
-        episodes = Inputs(**config["inputs"]).load()
-        same_data(episodes, config["data"])
+        inputs = config_from_json(training_inputs(system), config["inputs"])
+        arguments = inputs.arguments()
+        same_data(inputs.fingerprint(arguments), config["data"])
         settings = config_from_json(type(module.PRESETS["paper"]), config["settings"])
         saved = directory.load_checkpoint()
         if saved is not None and saved["step"] >= settings.steps and (directory.path / "policy").is_dir():
             look.note(f"the run is finished ({saved['step']} steps): nothing to do")
             return
         look.note(f"going on after step {saved['step'] if saved else 0}")
-        progress = module.train(episodes, config=settings, seed=config["seed"], state=saved)
+        progress = module.train(*arguments, config=settings, seed=config["seed"], state=saved)
         _drive(directory, progress, Keeping(**config["keeping"]), system.name)
 
 
@@ -290,5 +304,6 @@ def _drive(directory: RunDirectory, progress: Iterator[Progress], keeping: Keepi
     except KeyboardInterrupt:
         look.notices.print(f"stopped; `policysmith resume {directory.path}` goes on from here")
         raise
-    page = run_page(directory)
-    look.results.print(f"policy: {directory.path / 'policy'}\nreport: {page}")
+    if processes.number() == 0:
+        page = run_page(directory)
+        look.results.print(f"policy: {directory.path / 'policy'}\nreport: {page}", soft_wrap=True)

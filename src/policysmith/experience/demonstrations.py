@@ -6,7 +6,6 @@ The same description gives the same episodes, so recordings are kept by their de
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policysmith.common.errors import CapabilityError, UnknownNameError
+from policysmith.common.errors import CapabilityError
+from policysmith.common.named import load_named
 from policysmith.experience.collect import Recorded, record
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.store import load_episodes, save_episodes
@@ -105,14 +105,7 @@ class Demonstrations:
 
 def load_expert(name: str) -> Expert:
     """The expert at `package.module:name`; a plain function of the observation is wrapped."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownNameError(
-            f"no expert is found at '{name}': {error}",
-            expected="package.module:name, importable from here",
-        ) from error
+    found = load_named(name, what="expert")
     if isinstance(found, type):
         found = found()
     if hasattr(found, "act"):

@@ -30,6 +30,7 @@ import policysmith
 from policysmith.common.errors import FileError, SettingError
 from policysmith.common.extras import require
 from policysmith.common.saving import load_json, load_tree, save_json, save_tree, write_beside
+from policysmith.training import processes
 from policysmith.training.loop import Progress, RunState
 
 CHECKPOINT = re.compile(r"step-(\d+)\.safetensors")
@@ -173,6 +174,8 @@ class RunDirectory:
     ) -> Iterator[Progress]:
         """Drive `progress` and yield it on, logging every `log_every` steps and saving as asked.
 
+        Of several processes (`training.processes`) the first one writes, the others only go along.
+
         Ctrl-C ends the run after the step it is in, with a checkpoint, by raising `KeyboardInterrupt`; a
         second Ctrl-C ends it at once. After the last step the policy is saved too.
         """
@@ -181,6 +184,9 @@ class RunDirectory:
                 f"checkpoint_every {checkpoint_every}, keep {keep}, log_every {log_every}",
                 expected="at least 1 each",
             )
+        if processes.number() > 0:
+            yield from progress
+            return
         with (
             (self.path / "metrics.jsonl").open("a", encoding="utf-8") as log,
             _tensorboard(self.path / "tensorboard", wanted=tensorboard) as writer,

@@ -6,6 +6,8 @@ Weights are read from safetensors or GGUF and never unpickled, and no code that 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +42,29 @@ def load_model(
         require("gguf", extra=EXTRA)
     options = {"gguf_file": gguf_file, "local_files_only": local_files_only}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(source), **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, use_safetensors=None if gguf_file else True, **options
-        )
+        with without_bars():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(source), **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(source), dtype=dtype, use_safetensors=None if gguf_file else True, **options
+            )
     except (OSError, ValueError) as error:
         raise _cannot_be_had(source, error) from error
     if gguf_file is not None:
         _forget_quantisation(model)
     return model.eval(), tokenizer
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Inside the block transformers draws no progress bars of its own; ours say what is being done."""
+    logging = require("transformers.utils.logging", extra=EXTRA)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def complete_tokenizer(tokenizer: Any, vocabulary: int) -> str:

@@ -25,7 +25,7 @@ from policysmith.common.errors import CapabilityError, DataError, FileError, Set
 from policysmith.common.extras import require
 from policysmith.common.saving import load_json, save_json, write_beside
 from policysmith.networks.token_log_prob import token_log_prob
-from policysmith.policies.language.loading import EXTRA, complete_tokenizer, load_model
+from policysmith.policies.language.loading import EXTRA, complete_tokenizer, load_model, without_bars
 from policysmith.policies.language.shared_prompts import attending_by_layout, share_prompts
 
 TOKENS_AT_A_TIME = 1 << 14
@@ -303,7 +303,7 @@ class LanguagePolicy(nn.Module):
                 where=str(folder),
                 cure="save the whole model: policy.merged().save_pretrained(folder)",
             )
-        with write_beside(folder) as temporary:
+        with write_beside(folder) as temporary, without_bars():
             self.model.save_pretrained(str(temporary / _ADAPTER if self.has_lora else temporary))
             self.tokenizer.save_pretrained(str(temporary))
             base = self.source if self.has_lora else None
