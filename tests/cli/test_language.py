@@ -67,7 +67,7 @@ def test_eval_of_a_plain_model_folder_measures_it_alone(home, capsys):
     capsys.readouterr()
     words = ["--data", str(home / "sums.jsonl"), "--prompt", "question", "--answer", "final", "--limit", "4"]
     assert main(["eval", str(home / "model"), *words, "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["policies"]) == {"trained"}
+    assert set(json.loads(capsys.readouterr().out)["policies"]) == {"model"}
 
 
 def test_a_reward_of_ones_own_is_found_by_its_name(home, monkeypatch, capsys):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_guides_system_conforms(tmp_path):
     check_presets(example)
-    check_training(example, standard_inputs(("episodes",)), tmp_path)
+    check_training(example, standard_inputs(("episodes",), tmp_path), tmp_path)
 
 
 @pytest.fixture(scope="module")

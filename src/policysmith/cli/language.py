@@ -135,7 +135,8 @@ class EvalAnswers(PromptInputs):
             stop=tuple(settings.get("stop", ())),
         )
         known = self.path in MODELS and not Path(self.path).exists()
-        policies = {"trained": lambda: open_policy(self.path) if known else load_policy(self.path)}
+        name = "trained" if config else "model"
+        policies = {name: lambda: open_policy(self.path) if known else load_policy(self.path)}
         if config and self.before:
             policies = {"before": lambda: open_policy(config["inputs"]["model"]), **policies}
         found = {}

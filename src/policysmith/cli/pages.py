@@ -66,7 +66,7 @@ def _add_answers(report: Report, measurements: Sequence[Mapping[str, Any]]) -> N
         if "difference" in one:
             difference = Interval(**one["difference"])
             report.text(f"Trained minus before, paired over the prompts: {difference}.")
-        names = [name for name in ("before", "trained") if name in one["policies"]]
+        names = list(one["policies"])
         report.samples("Answers to the same prompts", one["samples"], text=("prompt", *names))
 
 
