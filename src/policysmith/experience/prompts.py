@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,26 @@ class Prompt:
     text: str | tuple[Message, ...]
     answer: Any = None
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rephrased(prompt: Prompt, change: Callable[[str], str]) -> Prompt:
+    """The same question put in other words: its text, or the last user turn of a conversation, is changed.
+
+    Answer and data stay, so that what an answer is checked against stays. Raises `DataError` for a
+    conversation in which no user speaks.
+    """
+    if isinstance(prompt.text, str):
+        return replace(prompt, text=change(prompt.text))
+    spoken = [place for place, turn in enumerate(prompt.text) if turn["role"] == "user"]
+    if not spoken:
+        raise DataError(
+            "a conversation without a turn of the user",
+            where=f"roles {[turn['role'] for turn in prompt.text]}",
+            expected="a question to be put in other words",
+        )
+    turns = list(prompt.text)
+    turns[spoken[-1]] = {**turns[spoken[-1]], "content": change(turns[spoken[-1]]["content"])}
+    return replace(prompt, text=tuple(turns))
 
 
 class Prompts(Sequence[Prompt]):

@@ -11,11 +11,14 @@ and its copy alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.prompts import Prompt
@@ -117,6 +120,41 @@ def hung_on(
     batch.update(kept)
     batch["off_policy"] = torch.ones(len(samples), dtype=torch.bool)
     return replace(samples, batch=batch, requests=requests)
+
+
+def correctness(samples: Samples, column: str = "") -> Float[Tensor, "row"]:
+    """The score that says whether an answer is right: the reward called `column`, or the only one there is.
+
+    Raises `SettingError` where there are several rewards and none is named, or none of that name.
+    """
+    columns = samples.batch["score"]
+    names = sorted(map(str, columns.keys()))
+    if not column and len(names) == 1:
+        column = names[0]
+    if column not in names:
+        raise SettingError(
+            f"the reward '{column}' is not there" if column else "several rewards, of which none is named",
+            where=f"rewards {names}",
+            expected="the name of the reward that says whether an answer is right",
+        )
+    return columns[column]
+
+
+def tokens_by_group(samples: Samples) -> Counter[int]:
+    """Tokens drawn for each group, those of answers that a sampler inside did not keep among them."""
+    log = samples.batch.get("log", {})
+    drawn = log["sampled_tokens"] if "sampled_tokens" in log.keys() else samples.batch["mask"].sum(1)  # noqa: SIM118
+    found: Counter[int] = Counter()
+    for group, tokens in zip(samples.batch["group_id"].tolist(), drawn.tolist(), strict=True):
+        found[group] += tokens
+    return found
+
+
+def log_tokens(samples: Samples, drawn: Mapping[int, float]) -> None:
+    """Log `sampled_tokens`: what was drawn for each group, shared evenly among the rows it came to."""
+    groups = samples.batch["group_id"].tolist()
+    rows = Counter(groups)
+    samples.log("sampled_tokens", [drawn[group] / rows[group] for group in groups])
 
 
 def _fitting(policy: LanguagePolicy, prompt: Prompt, *, limit: int, system: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from policysmith.common.errors import DataError
 from policysmith.experience.rollouts import Groups, Sampler
 from policysmith.policies.language.samples import Samples
 from policysmith.rewards.scoring import Scoring
@@ -21,7 +22,11 @@ def scored(sampler: Sampler, scoring: Scoring) -> Sampler:
 
 
 def score(samples: Samples, scoring: Scoring) -> Samples:
-    """Put the rewards of the answers into their batch; returns the samples."""
+    """Put the rewards of the answers into their batch; returns the samples.
+
+    Without the answers whose reward failed, where the scoring drops those; `DataError` where no answer is
+    left.
+    """
     found = scoring(samples.texts, samples.about)
     samples.batch["reward"] = found.total
     samples.log("reward", found.total)
@@ -29,6 +34,10 @@ def score(samples: Samples, scoring: Scoring) -> Samples:
         samples.batch["score", name] = column
         if len(found.columns) > 1:
             samples.log(f"reward/{name}", column)
-    if scoring.on_error == "replace":
+    if scoring.on_error != "stop":
         samples.log("failed_rewards", len(found.problems))
-    return samples
+    if scoring.on_error != "drop" or not found.failed:
+        return samples
+    if len(found.failed) == len(samples):
+        raise DataError("the reward failed on every answer", where=found.problems[0])
+    return samples.select([row for row in range(len(samples)) if row not in found.failed])

@@ -4,8 +4,8 @@
     score(texts, prompts)      Scores: the total per row, and each reward's own column for the log
 
 A reward is a function of one answer, `(text, prompt) -> float`, or of all, marked by `batched`. One that
-raises, returns NaN or does not come back in time is reported with its sample; the run stops, or goes on with
-a value in its place.
+raises, returns NaN or None, or does not come back in time is reported with its sample; the run stops, or goes
+on with a value in its place, or without the answer.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ from torch import Tensor
 from policysmith.common.errors import DataError, PolicysmithError, SettingError
 from policysmith.experience.prompts import Prompt
 
-OnError = Literal["stop", "replace"]
+OnError = Literal["stop", "replace", "drop"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """`total` [row], the weighted sum; `columns`, each reward as it was given; `problems`, a line each."""
+    """`total` [row], the weighted sum; `columns`, each reward as it was given; `problems`, a line each.
+
+    `failed` are the rows that have a problem.
+    """
 
     total: Float[Tensor, "row"]
     columns: Mapping[str, Float[Tensor, "row"]]
     problems: tuple[str, ...] = ()
+    failed: frozenset[int] = frozenset()
 
 
 def batched(reward: Callable[[Sequence[str], Sequence[Prompt]], Sequence[float]]) -> Any:
@@ -49,7 +53,8 @@ class Scoring:
     - `workers`: answers are scored by so many threads at a time; 1 is in turn, without time limit.
     - `seconds`: a call that takes longer is a problem (needs `workers` of 2 or more: the thread that hangs is
       left behind).
-    - `on_error` "stop" raises `DataError` with the sample; "replace" puts `replacement` and goes on.
+    - `on_error` "stop" raises `DataError` with the sample; "replace" puts `replacement` and goes on; "drop"
+      does too, and whoever samples leaves the answer out (`rewards.scored`).
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class Scoring:
         """The scores of each answer to its prompt."""
         if len(texts) != len(prompts):
             raise DataError(f"{len(texts)} answers for {len(prompts)} prompts")
-        columns, problems = {}, []
+        columns, problems, failed = {}, [], set()
         for name, reward in self.rewards.items():
             outcomes = self._together(reward, texts, prompts) if hasattr(reward, "batched") else None
             if outcomes is None:
@@ -88,13 +93,14 @@ class Scoring:
             for row, outcome in enumerate(outcomes):
                 problem = _problem(outcome)
                 if problem:
+                    failed.add(row)
                     problems.append(self._report(name, problem, row, texts[row], prompts[row], outcome))
                 column[row] = self.replacement if problem else float(outcome)
             columns[name] = column
         total = sum(
             (self.weights[name] * column for name, column in columns.items()), torch.zeros(len(texts))
         )
-        return Scores(total, columns, tuple(problems))
+        return Scores(total, columns, tuple(problems), frozenset(failed))
 
     def _together(self, reward: Any, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Any]:
         try:
@@ -122,7 +128,7 @@ class Scoring:
         error = DataError(
             f"the reward '{name}' {problem}",
             where=f"row {row}: prompt {str(prompt.text)[:80]!r}, answer {text[:80]!r}",
-            cure="mend the reward, or set on_error='replace' to go on without it",
+            cure="mend the reward, or set on_error='replace' (or 'drop') to go on without it",
         )
         if self.on_error == "stop":
             raise error from (cause if isinstance(cause, BaseException) else None)

@@ -175,6 +175,11 @@ def join(parts: Sequence[Samples]) -> Samples:
     )
 
 
+def in_order(samples: Samples) -> Samples:
+    """The rows by their group, rows of a group in the order they have."""
+    return samples.select(samples.batch["group_id"].argsort(stable=True).tolist())
+
+
 def _padded(batch: TensorDict, time: int) -> TensorDict:
     """With every entry per token brought to `time` tokens: token 0 that nobody attends to, -1 as version."""
     now = batch["token"].shape[1]

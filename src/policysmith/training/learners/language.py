@@ -38,7 +38,7 @@ from policysmith.policies.language.engine import Engine, LocalEngine
 from policysmith.policies.language.memory import check_memory, training_memory
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.policies.language.samples import Samples, join
+from policysmith.policies.language.samples import Samples, in_order, join
 from policysmith.policies.language.sampling import Sampling
 from policysmith.rewards.scored import scored
 from policysmith.rewards.scoring import Scoring
@@ -275,11 +275,6 @@ def spread(sampler: Sampler) -> Sampler:
         return parts[0] if len(parts) == 1 else in_order(join(parts))
 
     return sample
-
-
-def in_order(samples: Samples) -> Samples:
-    """The rows by their group, rows of a group in the order they have."""
-    return samples.select(samples.batch["group_id"].argsort(stable=True).tolist())
 
 
 def collecting(
