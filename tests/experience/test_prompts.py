@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from policysmith.common.errors import DataError, FileError, UnknownNameError
-from policysmith.experience.prompts import Prompt, Prompts, PromptSampler, from_dataset, from_rows, from_task
+from policysmith.experience.prompts import (
+    Prompt,
+    Prompts,
+    PromptSampler,
+    from_dataset,
+    from_rows,
+    from_task,
+    rephrased,
+)
 
 needs_language = pytest.mark.skipif(
     importlib.util.find_spec("reasoning_gym") is None, reason="needs the extra 'language'"
@@ -67,3 +75,12 @@ def test_files_of_rows_are_read(tmp_path):
 def test_a_task_that_is_not_there_is_named():
     with pytest.raises(UnknownNameError, match="'no_such_task'"):
         from_task("no_such_task", size=1, seed=0)
+
+
+def test_a_question_is_put_in_other_words_where_the_user_asks_it():
+    turns = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "why"})
+    for text, changed in (("why", "why?"), (turns, (turns[0], {"role": "user", "content": "why?"}))):
+        asked = rephrased(Prompt(text, "so", {"a": 1}), lambda question: question + "?")
+        assert asked == Prompt(changed, "so", {"a": 1})
+    with pytest.raises(DataError, match="without a turn of the user"):
+        rephrased(Prompt((turns[0],)), str.upper)

@@ -42,3 +42,19 @@ def test_shapes_and_gamma_are_checked():
         mixed_policy_loss(x, x, x, torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(SettingError, match="p = 0"):
         shaped_probability(x, gamma=0)
+
+
+def test_without_gamma_a_token_counts_its_probability():
+    log_prob = torch.tensor([[-2.0, -0.5]], requires_grad=True)
+    shaped_probability(log_prob, gamma=None).sum().backward()
+    torch.testing.assert_close(log_prob.grad, log_prob.detach().exp())
+
+
+def test_sampled_rows_alone_are_clipped_and_only_where_asked():
+    log_prob = torch.tensor([[0.0], [0.0]], requires_grad=True)
+    old = torch.full((2, 1), -1.0)
+    marks = torch.tensor([True, False])
+    for clip, gradient in ((None, [-0.1 / 1.1**2, -2.7182817]), (0.2, [-0.1 / 1.1**2, 0.0])):
+        log_prob.grad = None
+        mixed_policy_loss(log_prob, old, torch.ones(2, 1), marks, clip=clip).sum().backward()
+        torch.testing.assert_close(log_prob.grad[:, 0], torch.tensor(gradient))

@@ -84,3 +84,9 @@ def test_settings_that_contradict_each_other_are_refused():
         Scoring({"right": right}, weights={"form": 1})
     with pytest.raises(SettingError, match="needs 2 or more"):
         Scoring({"right": right}, seconds=1)
+
+
+def test_answers_whose_reward_failed_are_told_and_can_be_dropped():
+    scores = Scoring({"broken": broken}, on_error="drop")(TEXTS, PROMPTS)
+    assert scores.failed == {1}
+    assert len(scores.problems) == 1

@@ -47,8 +47,8 @@ def guided(
 
     Logs per row: `hard`, whether its group failed without help; `unsolved`, whether also with it; `hint`, the
     share that was shown, and `hint/SHARE`, whether it was that one; `leaked`, whether it gave the answer
-    away; `unaided_reward`, the mean over the plain answers; `sampled_tokens`. Raises `SettingError` for
-    stages that do not rise between 0 and 1. Source: Liu et al. 2025 (GHPO).
+    away; `unaided_reward`, the mean over the plain answers; `failed_rewards`; `sampled_tokens`. Raises
+    `SettingError` for stages that do not rise between 0 and 1. Source: Liu et al. 2025 (GHPO).
     """
     check_stages(stages)
     check_template(template, "question", "hint")
@@ -59,6 +59,7 @@ def guided(
         samples = sampler(groups, rng=rng, version=version, copies=copies)
         unaided, hard = float(samples.batch["reward"].mean()), failed_groups(samples, column)
         drawn, shown = tokens_by_group(samples), dict.fromkeys(groups, 0.0)
+        failures = _failures(samples)
         failed = [group for group in hard if has_solution(groups[group]) or not skip_unsolved]
         for share in stages if version >= begin else ():
             if not failed:
@@ -66,12 +67,14 @@ def guided(
             asked = {group: with_hint(groups[group], share, template=template) for group in failed}
             again = sampler(asked, rng=rng, version=version, copies=copies)
             drawn += tokens_by_group(again)
+            failures += _failures(again)
             shown |= dict.fromkeys(failed, share)
             samples = with_groups(samples, again)
             failed = failed_groups(again, column)
         samples.log("hard", _in(samples, hard))
         samples.log("unsolved", _in(samples, failed_groups(samples, column)))
         samples.log("unaided_reward", unaided)
+        samples.log("failed_rewards", failures)
         _log_hints(samples, groups, shown, stages)
         log_tokens(samples, drawn)
         return samples
@@ -173,6 +176,12 @@ def _log_hints(samples: Samples, groups: Groups, shown: Mapping[int, float], sta
         and gives_away(beginning(solution_of(groups[group]), stage), groups[group].answer)
     }
     samples.log("leaked", _in(samples, leaking))
+
+
+def _failures(samples: Samples) -> float:
+    """How many answers a reward failed on, where it may."""
+    log = samples.batch["log"]
+    return float(log["failed_rewards"][0]) if "failed_rewards" in log.keys() else 0.0  # noqa: SIM118
 
 
 def _in(samples: Samples, groups: Iterable[int]) -> list[float]:

@@ -111,15 +111,19 @@ def first_best(reward: Float[Tensor, "row"], group_id: Int[Tensor, "row"]) -> In
 
 
 def in_first_place(samples: Samples, others: Samples) -> Samples:
-    """The samples with each of `others`, one per group at most, in place of its group's first row."""
-    taken = set(others.batch["group_id"].tolist())
-    kept = []
+    """The samples with each of `others`, one per group at most, in place of its group's first row.
+
+    What is logged of the rows that go and not of those that come is taken over.
+    """
+    first: dict[int, int] = {}
     for row, group in enumerate(samples.batch["group_id"].tolist()):
-        if group in taken:
-            taken.remove(group)
-        else:
-            kept.append(row)
+        first.setdefault(group, row)
+    places = [first[group] for group in others.batch["group_id"].tolist()]
     others = replace(others, requests=[replace(request, copy=0) for request in others.requests])
+    for name, column in samples.batch["log"].items():
+        if name not in others.batch["log"].keys():  # noqa: SIM118
+            others.log(name, column[places])
+    kept = [row for row in range(len(samples)) if row not in set(places)]
     return in_order(join([others, samples.select(kept)]))
 
 
