@@ -156,6 +156,7 @@ def test_the_log_says_what_help_was_given_and_what_it_cost():
     log = samples.batch["log"]
     assert log["hard"].tolist() == [0, 0, 1, 1]
     assert log["unsolved"].tolist() == [0, 0, 0, 0]
+    assert log["hinted"].tolist() == [0, 0, 1, 1]
     assert log["hint"].tolist() == [0, 0, 0.5, 0.5]
     assert [float(log[f"hint/{share}"].mean()) for share in ("0.25", "0.5", "0.75")] == [0, 0.5, 0]
     assert float(log["unaided_reward"].mean()) == 0.25

@@ -45,10 +45,11 @@ def guided(
     - `begin`: the version of the weights from which on hints are given.
     - `skip_unsolved`: leave groups whose prompt has no solution as they are; `DataError` otherwise.
 
-    Logs per row: `hard`, whether its group failed without help; `unsolved`, whether also with it; `hint`, the
-    share that was shown, and `hint/SHARE`, whether it was that one; `leaked`, whether it gave the answer
-    away; `unaided_reward`, the mean over the plain answers; `failed_rewards`; `sampled_tokens`. Raises
-    `SettingError` for stages that do not rise between 0 and 1. Source: Liu et al. 2025 (GHPO).
+    Logs per row: `hard`, whether its group failed without help; `unsolved`, whether also with it;
+    `hinted`, whether a hint was shown; `hint`, which share, and `hint/SHARE`, whether that one; `leaked`,
+    whether it gave the answer away; `unaided_reward`, the mean over the plain answers; `failed_rewards` and
+    `sampled_tokens`, of all attempts. Raises `SettingError` for stages that do not rise between 0 and 1.
+    Source: Liu et al. 2025 (GHPO).
     """
     check_stages(stages)
     check_template(template, "question", "hint")
@@ -166,6 +167,7 @@ def with_groups(samples: Samples, again: Samples) -> Samples:
 def _log_hints(samples: Samples, groups: Groups, shown: Mapping[int, float], stages: Sequence[float]) -> None:
     share = [shown[group] for group in samples.batch["group_id"].tolist()]
     samples.log("hint", share)
+    samples.log("hinted", [float(one > 0) for one in share])
     for stage in stages:
         samples.log(f"hint/{stage:g}", [float(one == stage) for one in share])
     leaking = {
