@@ -18,7 +18,8 @@ from torch import Tensor
 from policysmith.common.keys import require_keys
 from policysmith.objectives import divergences
 from policysmith.objectives.advantages import centred_advantage, group_advantage, leave_one_out_advantage
-from policysmith.objectives.policy_gradient import clipped_policy_loss, clipped_share
+from policysmith.objectives.lengths import overlong_penalty
+from policysmith.objectives.policy_gradient import clipped_policy_loss, clipped_share, policy_gradient_loss
 from policysmith.policies.language.samples import Samples
 from policysmith.training.learners.language import Label, TokenLoss
 
@@ -55,6 +56,55 @@ def leave_one_out() -> Label:
     return advantages(leave_one_out_advantage)
 
 
+def overlong(*, limit: int, buffer: int) -> Label:
+    """Takes the penalty on long answers from the reward, before advantages are made of it (DAPO).
+
+    `limit` and `buffer` are in tokens; see `objectives.lengths.overlong_penalty`.
+    """
+
+    def label(samples: Samples) -> Samples:
+        penalty = overlong_penalty(samples.batch["mask"].sum(1), limit=limit, buffer=buffer)
+        samples.batch["reward"] = samples.batch["reward"] + penalty
+        samples.log("overlong", penalty)
+        return samples
+
+    return label
+
+
+def finished_only() -> Label:
+    """No advantage for answers that were cut off at their limit: nobody knows how they would have ended.
+
+    Their tokens still count in averages. Comes behind the label that makes advantages.
+    """
+
+    def label(samples: Samples) -> Samples:
+        finished = samples.batch["finished"][:, None]
+        samples.batch["advantage"] = torch.where(finished, samples.batch["advantage"], 0.0)
+        return samples
+
+    return label
+
+
+def kl_in_reward(beta: float) -> Label:
+    """Takes `beta` times the log-ratio of the whole answer to the reference from the reward (RLOO).
+
+    The reward itself where `beta` is 0. The answer's log-probability is that which it was drawn with.
+    """
+
+    def label(samples: Samples) -> Samples:
+        if beta == 0:
+            return samples
+        batch = samples.batch
+        require_keys(batch, ["reference_log_prob"], reader="a divergence from the reference")
+        ratio = divergences.kl_k1(batch["behaviour_log_prob"], batch["reference_log_prob"])
+        ratio = torch.where(batch["mask"], ratio, 0.0).sum(1)
+        batch["reward"] = batch["reward"] - beta * ratio
+        samples.log("kl", ratio)
+        return samples
+
+    return label
+
+
 def then(*labels: Label) -> Label:
     """One label behind the other."""
 
@@ -78,6 +128,17 @@ def clipped(*, low: float = 0.2, high: float = 0.2, ceiling: float | None = None
         old, advantage = batch["old_log_prob"], batch["advantage"]
         values = clipped_policy_loss(log_prob, old, advantage, low=low, high=high, ceiling=ceiling)
         return values, {"clipped": clipped_share(log_prob, old, advantage, low=low, high=high)}
+
+    return loss
+
+
+def reinforce() -> TokenLoss:
+    """-A log pi of each token: with the sum over an answer's tokens, REINFORCE on the whole answer."""
+
+    def loss(
+        log_prob: Tensor, entropy: Tensor, batch: TensorDict
+    ) -> tuple[Float[Tensor, "row time"], dict[str, Tensor]]:
+        return policy_gradient_loss(log_prob, batch["advantage"]), {}
 
     return loss
 

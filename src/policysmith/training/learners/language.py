@@ -1,6 +1,6 @@
 """The language learner: answers are sampled, scored and labelled, and the policy takes steps on their tokens.
 
-    collect   draw prompts -> sampler -> rewards -> filter -> label (advantages) -> reference
+    collect   draw prompts -> sampler -> rewards -> filter -> reference -> label (advantages)
     update    cut into optimiser batches -> prepare -> weight per token -> loss per token -> step
 
 Each word is a function that a method may put its own in place of; `language_run` puts them together:
@@ -286,7 +286,7 @@ def collecting(
     rng: torch.Generator,
     reference: Callable[[TensorDict], Tensor] | None = None,
 ) -> Collect:
-    """The usual `collect`: prompts, answers with rewards, the filter, the label, the reference."""
+    """The usual `collect`: prompts, answers with rewards, the filter, the reference, the label."""
     idle = 0
 
     def collect(state: RunState) -> TensorDict:
@@ -303,10 +303,9 @@ def collecting(
                 "or worse: take prompts that are neither too hard nor too easy, or raise the temperature",
                 stacklevel=2,
             )
-        batch = label(samples).batch
         if reference is not None:
-            batch["reference_log_prob"] = reference(batch)
-        return batch
+            samples.batch["reference_log_prob"] = reference(samples.batch)
+        return label(samples).batch
 
     return collect
 
@@ -339,6 +338,12 @@ def gathered(
         if groups == settings.prompts:
             break
     assert last is not None
+    if not groups:
+        warnings.warn(
+            f"of {asked} prompts none was left whose answers differ in reward, the last being "
+            f"{_text(last.about[-1])[:80]!r}: nothing is learnt from this rollout",
+            stacklevel=2,
+        )
     samples = join(kept) if groups else last
     samples.log("prompts_asked", asked)
     return samples
