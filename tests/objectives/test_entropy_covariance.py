@@ -10,6 +10,7 @@ from policysmith.objectives.entropy_covariance import (
     clip_binds,
     clip_covariance_loss,
     draw_tokens,
+    entropy_change,
     fit_entropy_law,
     kl_covariance_loss,
     largest_tokens,
@@ -82,23 +83,26 @@ def test_the_penalty_has_no_gradient_before_the_policy_has_moved():
     assert log_prob.grad.tolist() == [[0, 0]]
 
 
-def test_one_small_step_changes_the_entropy_by_minus_the_covariance():
+@pytest.mark.parametrize("natural", [False, True])
+def test_one_small_step_changes_the_entropy_by_minus_the_covariance(natural):
     generator = torch.Generator().manual_seed(3)
-    measured, predicted = [], []
-    step = 1e-3
-    for _ in range(40):
-        logits = torch.randn(50, generator=generator, dtype=torch.float64)
-        advantage = torch.randn(50, generator=generator, dtype=torch.float64)
-        p = logits.softmax(-1)
-        advantage = advantage - (p * advantage).sum()
-        after = logits + step * p * advantage  # one step of exact policy gradient
-        log_p, moved = p.log(), p * advantage
-        measured.append(float(entropy(after) - entropy(logits)))
-        covariance = (p * log_p * moved).sum() - (p * log_p).sum() * (p * moved).sum()
-        predicted.append(-step * float(covariance))
-    x, y = torch.tensor(predicted), torch.tensor(measured)
-    assert float(torch.corrcoef(torch.stack([x, y]))[0, 1]) > 0.99
-    assert float((x * y).sum() / (x * x).sum()) == pytest.approx(1, abs=0.05)
+    logits = torch.randn(40, 50, generator=generator, dtype=torch.float64)
+    advantage = torch.randn(40, 50, generator=generator, dtype=torch.float64)
+    p = logits.softmax(-1)
+    step = 1e-3 * (advantage if natural else p * (advantage - (p * advantage).sum(-1, keepdim=True)))
+    predicted, measured = entropy_change(logits, step), entropy(logits + step) - entropy(logits)
+    assert float(torch.corrcoef(torch.stack([predicted, measured]))[0, 1]) > 0.99
+    assert float((predicted * measured).sum() / predicted.square().sum()) == pytest.approx(1, abs=0.05)
+
+
+def test_entropy_falls_where_likely_actions_gain_and_rises_where_rare_ones_do():
+    logits = torch.tensor([2.0, 0.0, 0.0])
+    assert float(entropy_change(logits, torch.tensor([0.1, 0.0, 0.0]))) < 0
+    assert float(entropy_change(logits, torch.tensor([0.0, 0.1, 0.1]))) > 0
+    # By hand at p = (3/4, 1/4): -(p1 p2) log(p1 / p2) (s1 - s2).
+    by_hand = -3 / 16 * torch.tensor(3.0).log() * 0.1
+    two = torch.tensor([0.75, 0.25]).log()
+    assert float(entropy_change(two, torch.tensor([0.1, 0.0]))) == pytest.approx(float(by_hand))
 
 
 def test_the_law_is_found_where_it_holds():

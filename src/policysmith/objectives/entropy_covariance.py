@@ -45,6 +45,20 @@ def token_covariance(
     return torch.where(mask, centred, 0.0)
 
 
+def entropy_change(
+    logits: Float[Tensor, "*batch action"], step: Float[Tensor, "*batch action"]
+) -> Float[Tensor, "*batch"]:
+    """How much a small `step` of the logits changes the softmax's entropy, to first order, in nats.
+
+    Minus the covariance of log pi and the step under pi. A policy gradient steps by rate x pi x advantage, a
+    natural one by rate x advantage.
+    """
+    log_prob = logits.log_softmax(-1)
+    p = log_prob.exp()
+    centred = log_prob - (p * log_prob).sum(-1, keepdim=True)
+    return -(p * centred * step).sum(-1)
+
+
 def largest_tokens(
     covariance: Float[Tensor, "row time"], mask: Bool[Tensor, "row time"], *, fraction: float
 ) -> Bool[Tensor, "row time"]:
