@@ -104,7 +104,7 @@ def test_a_record_comes_of_small_runs(tmp_path: Path, monkeypatch):
     made = [small(arm) for arm in arms(ablations=False)]
     monkeypatch.setattr(experiment, "start", start)
     monkeypatch.setattr(experiment, "arms", lambda *, ablations: made)
-    monkeypatch.setattr(experiment, "held_out", lambda size: questions[:size])
+    monkeypatch.setattr(experiment, "held_out", lambda size: {TEST: questions[:size]})
     monkeypatch.setattr(
         experiment, "MEASURING", replace(experiment.MEASURING, right=right, sampling=Sampling(limit=6))
     )

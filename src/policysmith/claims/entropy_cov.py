@@ -100,7 +100,7 @@ def reproduce(
     """Run the experiment; finished training runs are taken from `folder`. `evaluate` is in questions."""
     began = time.perf_counter()
     begun = yield from start(folder)
-    tests = {TEST: held_out(evaluate)}
+    tests = held_out(evaluate)
     results = yield from compare(
         arms(ablations=ablations), begun, seeds=seeds, tests=tests, measuring=MEASURING, folder=folder
     )

@@ -1,7 +1,7 @@
 """What experiments on reasoning share: a start, what is asked, how it is measured, and the baselines.
 
     begun = yield from start(folder)
-    results = yield from compare([GRPO, ...], begun, seeds=seeds, tests=held_out(), measuring=MEASURING, ...)
+    results = yield from compare([GRPO, ...], begun, seeds=seeds, tests=held_out(), ...)
 
 The model has about 0.35 million weights and reads characters; it has been taught sums of several levels to
 the point at which it gets a third of the questions of one of them right. An experiment that takes start,
