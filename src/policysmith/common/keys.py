@@ -39,6 +39,9 @@ KEYS: dict[str, str] = {
     "old_log_prob": "[row, token]  under the weights at the start of the update",
     "reference_log_prob": "[row, token]  under the reference policy",
     "advantage": "[row] or [row, token]  how much better than expected",
+    "old_value": "[row, token]  what the critic said before the token, when it was drawn",
+    "value_target": "[row, token]  what the critic is fitted to",
+    "written": "[row, time] bool  all tokens of the answer, where `mask` is those of the last window",
 }
 """Every key with its shape and meaning."""
 

@@ -61,12 +61,13 @@ def sampled(
         requests = [
             Request(token, group_id=group, copy=copy, about=prompt)
             for group, prompt in groups.items()
-            for token in [_fitting(policy, prompt, limit=sampling.limit, system=system)]
+            for token in [fitting_prompt(policy, prompt, limit=sampling.limit, system=system)]
             for copy in range(usual if copies is None else copies)
         ]
         samples = engine.sample(requests, sampling, rng=rng, version=version)
         samples.log("answer_tokens", samples.batch["mask"].sum(1))
         samples.log("finished", samples.batch["finished"])
+        samples.log("decoding_steps", samples.steps)
         return samples
 
     return sample
@@ -82,6 +83,19 @@ def encode_prompt(policy: LanguagePolicy, prompt: Prompt, *, system: str = "") -
         return policy.encode_question(prompt.text, system=system)
     turns = ([{"role": "system", "content": system}] if system else []) + list(prompt.text)
     return policy.encode_conversation(turns)
+
+
+def fitting_prompt(policy: LanguagePolicy, prompt: Prompt, *, limit: int, system: str = "") -> list[int]:
+    """The tokens of a prompt; `DataError` naming it where it and `limit` tokens do not fit the context."""
+    token = encode_prompt(policy, prompt, system=system)
+    if len(token) + limit > policy.context:
+        raise DataError(
+            f"a prompt of {len(token)} tokens and an answer of up to {limit} do not fit the context",
+            where=f"prompt {str(prompt.text)[:80]!r}",
+            expected=f"at most {policy.context} tokens together",
+            cure="shorten or drop the prompt, or lower the limit of an answer",
+        )
+    return token
 
 
 def hung_on(
@@ -155,15 +169,3 @@ def log_tokens(samples: Samples, drawn: Mapping[int, float]) -> None:
     groups = samples.batch["group_id"].tolist()
     rows = Counter(groups)
     samples.log("sampled_tokens", [drawn[group] / rows[group] for group in groups])
-
-
-def _fitting(policy: LanguagePolicy, prompt: Prompt, *, limit: int, system: str) -> list[int]:
-    token = encode_prompt(policy, prompt, system=system)
-    if len(token) + limit > policy.context:
-        raise DataError(
-            f"a prompt of {len(token)} tokens and an answer of up to {limit} do not fit the context",
-            where=f"prompt {str(prompt.text)[:80]!r}",
-            expected=f"at most {policy.context} tokens together",
-            cure="shorten or drop the prompt, or lower the limit of an answer",
-        )
-    return token

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -38,7 +38,7 @@ from policysmith.policies.language.engine import Engine, LocalEngine
 from policysmith.policies.language.memory import check_memory, training_memory
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.policies.language.samples import Samples, in_order, join
+from policysmith.policies.language.samples import Request, Samples, in_order, join
 from policysmith.policies.language.sampling import Sampling
 from policysmith.rewards.scored import scored
 from policysmith.rewards.scoring import Scoring
@@ -277,6 +277,24 @@ def spread(sampler: Sampler) -> Sampler:
     return sample
 
 
+class SpreadEngine:
+    """An engine whose requests are shared among the processes; all of them get all answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling, *, rng: torch.Generator, version: int = 0
+    ) -> Samples:
+        """See `Engine`. A row's draws depend on its group and copy, and so not on who writes it."""
+        inside = torch.Generator().manual_seed(draw_seed(rng))  # drawn also by a process without a part
+        mine = processes.share(requests)
+        part = self.engine.sample(mine, sampling, rng=inside, version=version) if mine else None
+        parts = [one for one in processes.gather(part) if one is not None]
+        order = [row for first in range(len(parts)) for row in range(first, len(requests), processes.count())]
+        return join(parts).select(torch.tensor(order).argsort().tolist())
+
+
 def collecting(
     source: PromptSampler,
     sampler: Sampler,
@@ -293,12 +311,12 @@ def collecting(
         nonlocal idle
         samples = gathered(source, sampler, settings, rng=rng, version=state.step)
         state.shown = shown(samples)
-        agree = agreeing(samples.batch["reward"], samples.batch["group_id"])
+        agree = agreeing(samples.batch["reward"], compared(samples.batch["group_id"], settings))
         samples.log("agreeing", agree)
         idle = idle + 1 if bool(agree.all()) else 0
         if idle == PATIENCE:
             warnings.warn(
-                f"for {PATIENCE} steps the answers to each prompt have had equal rewards "
+                f"for {PATIENCE} steps the answers that are compared have had equal rewards "
                 f"(the last mean is {float(samples.batch['reward'].mean()):.3g}), so that nothing was better "
                 "or worse: take prompts that are neither too hard nor too easy, or raise the temperature",
                 stacklevel=2,
@@ -308,6 +326,11 @@ def collecting(
         return label(samples).batch
 
     return collect
+
+
+def compared(group_id: Int[Tensor, "row"], settings: LanguageSettings) -> Int[Tensor, "row"]:
+    """Whose rewards tell better from worse: those of a group, or of all where each prompt has one answer."""
+    return group_id if settings.group_size > 1 else torch.zeros_like(group_id)
 
 
 def gathered(
@@ -414,6 +437,8 @@ def frozen_reference(policy: LanguagePolicy, *, temperature: float) -> Callable[
 
 def shown(samples: Samples, *, most: int = 4) -> list[dict[str, Any]]:
     """A few answers, of different prompts, as plain data."""
+    if not len(samples):
+        return []
     _, first = torch.unique(samples.batch["group_id"], return_inverse=True)
     rows = [int((first == group).nonzero()[0]) for group in range(min(most, int(first.max()) + 1))]
     return [
