@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_the_loss_of_values_by_hand(policy, samples):
 
 
 def test_values_do_not_see_the_token_they_stand_before(policy, samples):
-    critic = critic_learner(policy, SETTINGS).module
+    critic: Any = critic_learner(policy, SETTINGS).module
     torch.nn.init.normal_(critic.head.weight, generator=torch.Generator().manual_seed(0))
     batch = samples.batch
     before = judged(critic, batch)
@@ -130,9 +131,9 @@ def test_values_do_not_see_the_token_they_stand_before(policy, samples):
 
 
 def test_the_critic_begins_as_a_copy_of_the_policy_and_learns_alone(policy):
-    learner = critic_learner(policy, SETTINGS)
+    critic: Any = critic_learner(policy, SETTINGS).module
     theirs = dict(policy.named_parameters())
-    for name, weight in learner.module.policy.named_parameters():
+    for name, weight in critic.policy.named_parameters():
         assert torch.equal(weight, theirs[name])
         assert weight is not theirs[name]
 
@@ -182,8 +183,8 @@ def test_a_critic_of_another_vocabulary_or_a_shorter_context_is_refused(policy):
 
 def test_a_critic_may_begin_as_another_model(policy, tmp_path):
     fresh(width=64).save_pretrained(tmp_path / "judge")
-    learner = critic_learner(policy, replace(SETTINGS, critic=str(tmp_path / "judge")))
-    assert learner.module.head.weight.shape == (1, 64)
+    critic: Any = critic_learner(policy, replace(SETTINGS, critic=str(tmp_path / "judge"))).module
+    assert critic.head.weight.shape == (1, 64)
 
 
 @pytest.mark.parametrize(
