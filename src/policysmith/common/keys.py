@@ -34,6 +34,9 @@ KEYS: dict[str, str] = {
     "token": "[row, time] int  prompt, then answer, then padding",
     "attended": "[row, time] bool  not padding",
     "mask": "[row, time] bool  tokens that the policy wrote, which is what losses see",
+    "turn": "[row, time] int  which of the policy's turns in a conversation wrote the token, from 1; 0 where "
+    "none did",
+    "token_reward": "[row, time]  what was paid at this token: the reward of a turn, on its last one",
     "weights_version": "[row, time] int  of the weights that wrote the token, -1 where none did",
     "behaviour_log_prob": "[row, token]  under the policy that sampled",
     "old_log_prob": "[row, token]  under the weights at the start of the update",
