@@ -139,3 +139,11 @@ def test_whitened_tokens_have_mean_zero_and_unbiased_variance_one():
     assert float(got[mask].var()) == pytest.approx(1, abs=1e-5)
     assert got[~mask].tolist() == [0, 0, 0]
     assert math.isclose(float(got[0, 0]), (1 - 3) / math.sqrt(7), rel_tol=1e-5)
+
+
+def test_factors_that_are_not_one_per_group_are_refused():
+    group = torch.tensor([0, 0, 1])
+    with pytest.raises(ShapeError, match="one for each of 2 groups"):
+        scale_by_group(torch.ones(3), torch.ones(3), group)
+    with pytest.raises(ShapeError, match="for each of 3 rows"):
+        scale_by_group(torch.ones(2), torch.ones(2), group)

@@ -6,6 +6,7 @@ import torch
 from policysmith.common.errors import DataError, SettingError
 from policysmith.objectives.averaging import (
     constant_weight,
+    fixed_weight,
     segment_mean_weight,
     sequence_mean_weight,
     token_mean_weight,
@@ -46,3 +47,10 @@ def test_a_batch_without_tokens_is_refused():
         token_mean_weight(torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(SettingError, match="at least 1"):
         constant_weight(MASK, length=0)
+
+
+def test_a_sum_over_a_constant_does_not_know_how_many_tokens_there_are():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert fixed_weight(mask, denominator=4).tolist() == [[0.25, 0.25, 0], [0.25, 0, 0]]
+    with pytest.raises(SettingError, match="denominator"):
+        fixed_weight(mask, denominator=0)

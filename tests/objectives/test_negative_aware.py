@@ -5,7 +5,7 @@ import torch
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.objectives.advantages import centred_advantage, group_rate
-from policysmith.objectives.negative_aware import negative_aware_loss, straight_through_max
+from policysmith.objectives.negative_aware import floored_share, negative_aware_loss, straight_through_max
 from policysmith.objectives.policy_gradient import clipped_policy_loss
 
 
@@ -86,3 +86,9 @@ def test_groups_that_agree_and_floors_without_logarithm_are_refused():
         negative_aware_loss(OLD, OLD, CORRECT, rows(0.5, 1.0))
     with pytest.raises(SettingError, match="logarithm"):
         negative_aware_loss(OLD, OLD, CORRECT, RATE, negative_floor=0.0)
+
+
+def test_the_floor_binds_where_a_wrong_token_has_become_likelier():
+    log_prob = rows([-0.4, -1.0], [-0.9, -0.3])
+    assert floored_share(log_prob, OLD, CORRECT, rate=RATE).tolist() == [[0, 0], [1, 0]]
+    assert floored_share(log_prob, OLD, CORRECT, rate=RATE, negative_floor=0.5).sum() == 0

@@ -90,3 +90,21 @@ def test_the_form_of_thought_and_answer(text, reward):
 def test_long_answers_are_charged_evenly():
     charge = shorter(free=10, limit=20)
     assert [charge("x" * n, Prompt("?")) for n in (5, 10, 15, 20, 99)] == [0, 0, -0.5, -1, -1]
+
+
+def test_a_verifier_tells_which_answers_are_the_same_to_it():
+    number = numeric()
+    assert number.extract("so 1,200") == "1200"
+    assert number.equal("1200", "1200.0")
+    assert not number.equal("1200", "1201")
+    assert number.equal("none", "none")
+    assert not number.equal("none", "1200")
+    assert not exact().equal("2", "2.0")
+
+
+@needs_language
+def test_sameness_as_mathematics_does_not_depend_on_the_order():
+    equal = mathematical().equal
+    assert equal("$\\frac{1}{2}$", "$0.5$")
+    assert equal("$0.5$", "$\\frac{1}{2}$")
+    assert not equal("$0.5$", "$0.6$")

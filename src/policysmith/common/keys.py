@@ -45,6 +45,8 @@ KEYS: dict[str, str] = {
     "old_value": "[row, token]  what the critic said before the token, when it was drawn",
     "value_target": "[row, token]  what the critic is fitted to",
     "written": "[row, time] bool  all tokens of the answer, where `mask` is those of the last window",
+    "correct": "[row] bool  the answer is right",
+    "rate": "[row]  the share of right answers to the row's prompt",
 }
 """Every key with its shape and meaning."""
 

@@ -93,8 +93,16 @@ def agreeing(reward: Float[Tensor, "row"], group_id: Int[Tensor, "row"]) -> Bool
 def scale_by_group(
     advantage: Float[Tensor, "row"], factor: Float[Tensor, "group"], group_id: Int[Tensor, "row"]
 ) -> Float[Tensor, "row"]:
-    """Each row's advantage times its group's factor; `factor` is in the order of the sorted group ids."""
-    _, index = group_id.unique(return_inverse=True)
+    """Each row's advantage times its group's factor; `factor` is in the order of the sorted group ids.
+
+    Raises `ShapeError` where there is not one factor per group and one advantage per row.
+    """
+    ids, index = group_id.unique(return_inverse=True)
+    if factor.shape != ids.shape or advantage.shape != group_id.shape:
+        raise ShapeError(
+            f"{len(factor)} factors and {len(advantage)} advantages",
+            expected=f"one for each of {len(ids)} groups, and for each of {len(group_id)} rows",
+        )
     return advantage * factor[index]
 
 

@@ -43,6 +43,18 @@ def constant_weight(mask: Bool[Tensor, "row time"], *, length: int) -> Float[Ten
     return mask.float() / (len(mask) * length)
 
 
+def fixed_weight(mask: Bool[Tensor, "row time"], *, denominator: float) -> Float[Tensor, "row time"]:
+    """One over `denominator` on each token, however many there are: a sum and no mean.
+
+    Tokens count among each other as with `constant_weight`; the number matters to what is compared with the
+    gradient, such as a limit of its norm. Source: Chen et al. 2025 (NFT), the authors' code.
+    """
+    _check(mask)
+    if not denominator > 0:
+        raise SettingError(f"a denominator of {denominator}", expected="above 0")
+    return mask.float() / denominator
+
+
 def segment_mean_weight(
     mask: Bool[Tensor, "row time"], segment_id: Int[Tensor, "row time"]
 ) -> Float[Tensor, "row time"]:

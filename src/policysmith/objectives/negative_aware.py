@@ -78,3 +78,17 @@ def negative_aware_loss(
     negative = -straight_through_max(implied, negative_floor).log()
     loss = torch.where(correct[:, None], positive, negative_weight * negative)
     return prompt_weight(rate, weight)[:, None] * loss
+
+
+def floored_share(
+    log_prob: Float[Tensor, "row time"],
+    old_log_prob: Float[Tensor, "row time"],
+    correct: Bool[Tensor, "row"],
+    *,
+    negative_floor: float = 1.0,
+    rate: Float[Tensor, "row"],
+) -> Float[Tensor, "row time"]:
+    """1.0 on the tokens of wrong answers where the floor binds (with 1: the token has become likelier)."""
+    kept = rate.clamp(RATE_LIMIT, 1 - RATE_LIMIT)[:, None]
+    ratio = (log_prob - old_log_prob).detach().clamp(max=10).exp()
+    return (~correct[:, None] & (1 - kept * ratio < negative_floor * (1 - kept))).float()

@@ -1,7 +1,8 @@
 """Verifiers: whether an answer is right, as 1.0 or 0.0.
 
-A verifier is a function (text, prompt) -> float; `extract` says what part of the text is the answer. None of
-them runs anything that a model wrote.
+A verifier is a function (text, prompt) -> float; `extract` says what part of the text is the answer. Those
+made here also tell how they read a text and which answers are the same to them (`AnswerVerifier`), for
+methods that compare answers with each other. None of them runs anything that a model wrote.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from policysmith.common.errors import DataError
 from policysmith.common.extras import require
@@ -19,6 +21,23 @@ Verifier = Callable[[str, Prompt], float]
 
 Extract = Callable[[str], str | None]
 """The part of a text that is its answer; None where there is none."""
+
+Equal = Callable[[str, str], bool]
+"""Whether two answers are the same, in either order."""
+
+
+@dataclass(frozen=True)
+class AnswerVerifier:
+    """A verifier that also tells how it reads a text and which answers are the same to it."""
+
+    verify: Verifier
+    extract: Extract
+    equal: Equal
+
+    def __call__(self, text: str, prompt: Prompt) -> float:
+        """1.0 where the answer is right, else 0.0."""
+        return self.verify(text, prompt)
+
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?")
 
@@ -62,30 +81,34 @@ def after(marker: str) -> Extract:
     return extract
 
 
-def exact(extract: Extract = whole) -> Verifier:
+def exact(extract: Extract = whole) -> AnswerVerifier:
     """Right where the answer is the reference, letter by letter."""
 
     def verify(text: str, prompt: Prompt) -> float:
         return float(extract(text) == str(_reference(prompt)).strip())
 
-    return verify
+    return AnswerVerifier(verify, extract, _same_text)
 
 
-def numeric(extract: Extract = last_number, *, tolerance: float = 1e-6) -> Verifier:
+def numeric(extract: Extract = last_number, *, tolerance: float = 1e-6) -> AnswerVerifier:
     """Right where the answer is a number within `tolerance` of the reference, relative or absolute."""
+
+    def close(a: float, b: float) -> bool:
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
 
     def verify(text: str, prompt: Prompt) -> float:
         wanted = float(str(_reference(prompt)).replace(",", ""))
-        try:
-            given = float((extract(text) or "").replace(",", ""))
-        except ValueError:
-            return 0.0
-        return float(math.isclose(given, wanted, rel_tol=tolerance, abs_tol=tolerance))
+        given = _number(extract(text))
+        return float(given is not None and close(given, wanted))
 
-    return verify
+    def equal(a: str, b: str) -> bool:
+        first, second = _number(a), _number(b)
+        return a == b if first is None or second is None else close(first, second)
+
+    return AnswerVerifier(verify, extract, equal)
 
 
-def mathematical(extract: Extract = whole) -> Verifier:
+def mathematical(extract: Extract = whole) -> AnswerVerifier:
     """Right where the answer equals the reference as mathematics (LaTeX or plain), by `math-verify`."""
     package = require("math_verify", extra="language")
 
@@ -96,10 +119,17 @@ def mathematical(extract: Extract = whole) -> Verifier:
         given = package.parse(extract(text) or "")
         return float(bool(given) and package.verify(wanted, given))
 
-    return verify
+    def equal(a: str, b: str) -> bool:
+        first, second = package.parse(a), package.parse(b)
+        if not (first and second):
+            return a == b
+        # The package takes its first argument for the reference, which need not give the same as its second.
+        return bool(package.verify(first, second) and package.verify(second, first))
+
+    return AnswerVerifier(verify, extract, equal)
 
 
-def task(extract: Extract = whole, *, threshold: float = 1.0) -> Verifier:
+def task(extract: Extract = whole, *, threshold: float = 1.0) -> AnswerVerifier:
     """Right where the procedural task's own checker gives the answer `threshold` or more."""
 
     def verify(text: str, prompt: Prompt) -> float:
@@ -110,7 +140,18 @@ def task(extract: Extract = whole, *, threshold: float = 1.0) -> Verifier:
         answer = extract(text)
         return float(answer is not None and prompt.data["score"](answer) >= threshold)
 
-    return verify
+    return AnswerVerifier(verify, extract, _same_text)
+
+
+def _number(answer: str | None) -> float | None:
+    try:
+        return float((answer or "").replace(",", ""))
+    except ValueError:
+        return None
+
+
+def _same_text(a: str, b: str) -> bool:
+    return a == b
 
 
 def _reference(prompt: Prompt) -> object:
