@@ -1,5 +1,6 @@
 """NFT as a system: on policy it is Dr. GRPO, without negatives it is rejection fine-tuning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,11 @@ def test_nothing_has_moved_before_the_first_step_at_any_temperature(tmp_path: Pa
 
 def test_without_the_filter_a_prompt_that_is_always_right_stops_the_run(tmp_path: Path) -> None:
     model, prompts, _ = language_inputs(tmp_path)
-    config = nft.Config(steps=1, prompts=2, group_size=2, answer_limit=4, optimizer_steps=1, rounds=2)
+    config = nft.Config(steps=2, prompts=2, group_size=2, answer_limit=4, optimizer_steps=1, rounds=2)
+    always = lambda text, prompt: 1.0  # noqa: E731
     with pytest.raises(DataError, match="all answers to a prompt are right"):
-        next(nft.train(model, prompts, lambda text, prompt: 1.0, config=config))
+        next(nft.train(model, prompts, always, config=replace(config, filter_agreeing=False)))
+    assert [now.metrics["loss"] for now in nft.train(model, prompts, always, config=config)] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -115,15 +115,15 @@ def train(
 ) -> Iterator[Progress]:
     """Train a model (a folder, a name, or a policy, then trained in place) on its right and wrong answers.
 
-    `reward` gives 1 or 0; `DataError` names the prompt where it does not, and where `filter_agreeing` is off
-    (or finds nothing) and a prompt's answers are all right or all wrong.
+    `reward` gives 1 or 0; `DataError` names the prompt where it does not, and, with `filter_agreeing` off,
+    where a prompt's answers are all right or all wrong.
     """
     return language_run(
         policy,
         prompts,
         reward,
         settings=config,
-        label=outcomes(),
+        label=outcomes(filtered=config.filter_agreeing),
         loss=negative_aware(
             negative_weight=config.negative_weight,
             negative_floor=config.negative_floor,

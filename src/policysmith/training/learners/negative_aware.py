@@ -21,11 +21,12 @@ from policysmith.policies.language.samples import Samples
 from policysmith.training.learners.language import Label, TokenLoss
 
 
-def outcomes() -> Label:
+def outcomes(*, filtered: bool = False) -> Label:
     """`correct` [row] and `rate` [row], the share of right answers in the row's group, from rewards 1 and 0.
 
     Raises `DataError` naming the prompt where a reward is neither, and where a prompt's answers are all right
-    or all wrong, so that there is no right without wrong to be told from.
+    or all wrong, so that they say nothing. `filtered` says that such prompts are filtered out as far as there
+    are others: where a batch has nothing else, it is then let through, and nothing is learnt from it.
     """
 
     def label(samples: Samples) -> Samples:
@@ -39,13 +40,13 @@ def outcomes() -> Label:
                 cure="use a verifier that decides, or `grpo`, which takes any number",
             )
         rate = group_rate(reward, batch["group_id"])
-        for row in ((rate == 0) | (rate == 1)).nonzero()[:1, 0].tolist():
+        agree = (rate == 0) | (rate == 1)
+        for row in [] if filtered and bool(agree.all()) else agree.nonzero()[:1, 0].tolist():
             raise DataError(
                 f"all answers to a prompt are {'right' if float(rate[row]) else 'wrong'}",
                 where=_named(samples, row),
-                expected="right and wrong ones: a prompt of one kind says nothing",
-                cure="filter such prompts out (filter_agreeing=True, the default); where that is on, none of "
-                "the prompts asked had both: take harder or easier ones, or more answers to each",
+                expected="right and wrong ones: there is nothing to tell right from",
+                cure="filter such prompts out: filter_agreeing=True",
             )
         batch["correct"], batch["rate"] = reward == 1, rate
         samples.log("rate", rate)
@@ -71,6 +72,8 @@ def negative_aware(
     ) -> tuple[Float[Tensor, "row time"], dict[str, Tensor]]:
         require_keys(batch, ["old_log_prob", "correct", "rate"], reader="the negative-aware loss")
         old, correct, rate = batch["old_log_prob"], batch["correct"], batch["rate"]
+        told = (rate > 0) & (rate < 1)
+        rate = torch.where(told, rate, 0.5)
         values = negative_aware_loss(
             log_prob,
             old,
@@ -82,7 +85,7 @@ def negative_aware(
             weight=weight,
         )
         floored = floored_share(log_prob, old, correct, rate=rate, negative_floor=negative_floor)
-        return torch.where(batch["mask"], values, 0.0), {"floored": floored}
+        return torch.where(batch["mask"] & told[:, None], values, 0.0), {"floored": floored}
 
     return loss
 
