@@ -89,7 +89,7 @@ def reproduce(
     """Run the experiment on `evaluate` held-out questions; finished training runs are taken from `folder`."""
     began = time.perf_counter()
     begun = yield from reasoning.start(folder)
-    tests = reasoning.tests(evaluate)
+    tests = reasoning.held_out(evaluate)
     results = yield from compare(
         arms(ablations=ablations),
         begun,

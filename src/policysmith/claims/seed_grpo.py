@@ -93,7 +93,7 @@ def reproduce(
     """Run the experiment on `evaluate` held-out clean questions; finished runs are taken from `folder`."""
     began = time.perf_counter()
     begun = replace((yield from reasoning.start(folder)), prompts=mixed_questions(2000, 1))
-    tests = {TEST: reasoning.tests(evaluate)["held out"]}
+    tests = {TEST: reasoning.held_out(evaluate)["held out"]}
     measuring = reasoning.MEASURING
     found = []
     for done, seed in enumerate(seeds):
@@ -200,7 +200,7 @@ class Watched:
 
     def correlation(self) -> float:
         """Of entropy with the share of wrong answers, over all questions, by ranks."""
-        return float(stats.spearmanr(self.entropy, self.error).statistic)
+        return float(np.corrcoef(stats.rankdata(self.entropy), stats.rankdata(self.error))[0, 1])
 
     def share(self, kind: str, config: seed_grpo.Config) -> float:
         """The kind's share of the squared gradients, summed over questions, as `config` scales them."""
