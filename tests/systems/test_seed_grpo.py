@@ -1,18 +1,15 @@
 """SEED-GRPO as a system: what it reduces to, whose meaning it goes by, what it refuses."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from policysmith.common.errors import SettingError
 from policysmith.evaluation.conformance import check_system, language_inputs
-from policysmith.objectives.averaging import constant_weight
 from policysmith.rewards.scoring import Scoring
 from policysmith.rewards.verifiers import after, exact, last_number, numeric, whole
-from policysmith.systems import seed_grpo
-from policysmith.training.learners.group_relative import centred, clipped
-from policysmith.training.learners.language import language_run
+from policysmith.systems import dr_grpo, seed_grpo
 
 TINY = seed_grpo.PRESETS["tiny"]
 SHORT = replace(TINY, steps=3, prompts=4)
@@ -29,15 +26,8 @@ def test_keeps_what_every_system_keeps(tmp_path: Path) -> None:
 def test_without_alpha_it_is_dr_grpo(tmp_path: Path) -> None:
     inputs = language_inputs(tmp_path)
     ours = metrics(seed_grpo.train(*inputs, config=replace(SHORT, alpha=0.0)))
-    theirs = metrics(
-        language_run(
-            *inputs,
-            settings=SHORT,
-            label=centred(),
-            loss=clipped(),
-            weight=lambda batch: constant_weight(batch["mask"], length=SHORT.answer_limit),
-        )
-    )
+    same = {field.name: getattr(SHORT, field.name) for field in fields(dr_grpo.Config)}
+    theirs = metrics(dr_grpo.train(*inputs, config=dr_grpo.Config(**same)))
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.pop("factor") == 1
         del mine["semantic_entropy"]
