@@ -2,10 +2,10 @@
 
     python scripts/kill_test.py --kills 20
 
-A run of the tiny preset on made-up episodes is started in a process of its own and killed (SIGKILL) at a
-random moment: while it starts, in the middle of a step, or while it writes a checkpoint. A fresh process goes
-on from what is on the disk, and is killed in its turn. At the end weights, averages, optimiser, generators
-and metrics must be those of a run that nobody disturbed, bit for bit.
+A run of the tiny preset on made-up episodes (or of a tiny language model on sums) is started in a process
+of its own and killed (SIGKILL) at a random moment: while it starts, in the middle of a step, or while it
+writes a checkpoint. A fresh process goes on from what is on the disk, and is killed in its turn. At the end
+weights, averages, optimiser, generators and metrics must be those of an undisturbed run, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import torch
 from policysmith.common.catalogue import find_system
 from policysmith.common.config import config_to_json
 from policysmith.common.saving import load_tree
+from policysmith.evaluation.conformance import language_inputs
 from policysmith.experience.episodes import Episodes
 from policysmith.training.runs import RunDirectory
 
@@ -48,7 +49,11 @@ class Job:
 
     def train(self, folder: Path) -> Any:
         """Begin the run in `folder`, or go on with the one that is there; an iterator of its steps."""
-        module = find_system(self.system).load()
+        system = find_system(self.system)
+        module = system.load()
+        inputs = (
+            language_inputs(folder.parent / "inputs") if "prompts" in system.takes else (made_up_episodes(),)
+        )
         config = replace(module.PRESETS["tiny"], steps=self.steps)
         saved = None
         if (folder / "config.json").is_file():
@@ -58,7 +63,7 @@ class Job:
             directory = RunDirectory.create(
                 folder, {"system": self.system, "settings": config_to_json(config)}
             )
-        progress = module.train(made_up_episodes(), config=config, seed=self.seed, state=saved)
+        progress = module.train(*inputs, config=config, seed=self.seed, state=saved)
         return directory.record(progress, checkpoint_every=self.checkpoint_every, log_every=5)
 
 

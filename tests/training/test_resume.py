@@ -90,6 +90,16 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, whole):
     assert len(RunDirectory.open(tmp_path / "run").checkpoints()) == 2
 
 
+def test_a_language_run_killed_while_it_answers_or_learns_ends_in_the_same_bits(tmp_path):
+    pytest.importorskip("transformers")
+    job = kill_test.Job(system="grpo", steps=24, checkpoint_every=4)
+    for _ in job.train(tmp_path / "whole"):
+        pass
+    kills = kill_test.train_with_kills(job, tmp_path / "run", kills=2, rng=random.Random(3))
+    assert [kill.aim for kill in kills] == ["start", "step"]
+    assert kill_test.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
 def test_ctrl_c_ends_after_the_step_it_is_in_with_a_checkpoint(tmp_path, whole):
     worker = kill_test.Worker(JOB, tmp_path / "run")
     worker.go()
