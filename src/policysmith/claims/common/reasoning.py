@@ -27,7 +27,7 @@ LEVEL = Level(3, 1)
 """What is learnt and measured: the start gets some of it right, and most questions both right and wrong."""
 TAUGHT = Mixture(((Level(2, 1), 2), (Level(3, 1), 2), (Level(4, 1), 1)))
 """What the start was taught."""
-TEACHING = SupervisedSettings(steps=1400, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+TEACHING = SupervisedSettings(steps=1300, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 LIMIT = 32
 """Tokens of an answer; those of the level take some 18."""
