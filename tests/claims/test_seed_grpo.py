@@ -71,7 +71,7 @@ def watched() -> Watched:
     """A clean question of which the model is half sure, a corrupted one of which it is not, two idle ones."""
     return Watched(
         kind=["clean", "corrupted", "clean", "too hard"],
-        entropy=np.array([0.5, 1.0, 0.0, 1.2]) * np.log(8),
+        entropies={"likelihood": np.array([0.5, 1.0, 0.0, 1.2]) * np.log(8)},
         error=np.array([0.5, 0.9, 0.0, 1.0]),
         rate=np.array([0.5, 0.125, 1.0, 0.0]),
         squared=np.array([3.0, 1.0, 0.0, 0.0]),
@@ -80,7 +80,7 @@ def watched() -> Watched:
 
 
 def test_shares_of_the_squared_gradient_by_hand():
-    of = {label: watched().share("corrupted", arm.config) for label, arm in named().items()}
+    of = {arm.label: watched().share("corrupted", arm.config) for arm in arms(ablations=False)}
     assert of["Dr. GRPO"] == of["mean factor of SEED-GRPO, 1"] == pytest.approx(1 / 4)
     # Variances with n - 1: 2/7 and 1/8; the squares are divided by them.
     assert of["GRPO's division"] == pytest.approx(8 / (8 + 3 * 3.5))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from policysmith.experience.prompts import Prompt, Prompts
 from policysmith.experience.rollouts import sampled
 from policysmith.objectives.advantages import agreeing, centred_advantage, group_rate
 from policysmith.objectives.policy_gradient import policy_gradient_loss
-from policysmith.objectives.semantic_entropy import uncertainty_factor
+from policysmith.objectives.semantic_entropy import Estimator, uncertainty_factor
 from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
@@ -172,8 +172,8 @@ class Watched:
     """What the answers to each question are like, before anything is learnt from them."""
 
     kind: list[str]
-    entropy: Float[np.ndarray, "question"]
-    """semantic, in nats"""
+    entropies: Mapping[Estimator, Float[np.ndarray, "question"]]
+    """semantic, in nats, by every estimator"""
     error: Float[np.ndarray, "question"]
     """share of answers that are not the truth"""
     rate: Float[np.ndarray, "question"]
@@ -181,6 +181,11 @@ class Watched:
     squared: Float[np.ndarray, "question"]
     """squared norm of the gradient of its undamped loss; 0 where all rewards agree"""
     copies: int
+
+    @property
+    def entropy(self) -> Float[np.ndarray, "question"]:
+        """The semantic entropy by likelihood."""
+        return self.entropies["likelihood"]
 
     @property
     def mixed(self) -> Bool[np.ndarray, "question"]:
@@ -204,14 +209,11 @@ class Watched:
 
     def share(self, kind: str, config: seed_grpo.Config) -> float:
         """The kind's share of the squared gradients, summed over questions, as `config` scales them."""
-        scale = np.array(
-            [
-                self._scale(entropy, rate, config)
-                for entropy, rate in zip(self.entropy, self.rate, strict=True)
-            ]
-        )
+        pairs = zip(self.entropies[config.estimator], self.rate, strict=True)
+        scale = np.array([self._scale(entropy, rate, config) for entropy, rate in pairs])
         weight = self.squared * scale**2
-        return float(weight[[one == kind for one in self.kind]].sum() / weight.sum())
+        whole = weight.sum()
+        return float(weight[[one == kind for one in self.kind]].sum() / whole) if whole else 0.0
 
     def _scale(self, entropy: float, rate: float, config: seed_grpo.Config) -> float:
         if config.standardise:
@@ -232,12 +234,16 @@ def watch(policy: LanguagePolicy, prompts: Prompts, *, seed: int) -> Watched:
     true = torch.tensor([right(text, prompt) for text, prompt in zip(samples.texts, truth, strict=True)])
     return Watched(
         kind=[prompt.data["kind"] for prompt in prompts],
-        entropy=group_uncertainty(samples, right.extract, right.equal).entropy.numpy(),
+        entropies={kind: _entropy(samples, kind) for kind in get_args(Estimator)},
         error=1 - group_rate(true, ids)[::copies].numpy(),
         rate=group_rate(reward, ids)[::copies].numpy(),
         squared=squared_gradients(policy, samples),
         copies=copies,
     )
+
+
+def _entropy(samples: Samples, kind: Estimator) -> Float[np.ndarray, "question"]:
+    return group_uncertainty(samples, right.extract, right.equal, estimator=kind).entropy.numpy()
 
 
 def squared_gradients(policy: LanguagePolicy, samples: Samples) -> Float[np.ndarray, "question"]:
