@@ -33,7 +33,7 @@ TAUGHT = Mixture(((Level(2, 1), 3), (Level(3, 1), 2), (Level(4, 1), 1), (Level(5
 """What the start was taught to work out alone."""
 HELPED = Mixture(((Level(3, 1), 1), (Level(4, 1), 2), (Level(5, 1), 2)))
 """What it was taught to go on with behind a hint, and to mend."""
-TEACHING = SupervisedSettings(steps=3200, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+TEACHING = SupervisedSettings(steps=2000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 
 STEPS = 60
