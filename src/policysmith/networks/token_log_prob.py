@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from policysmith.common.errors import SettingError, ShapeError
+from policysmith.networks.products import linear
 
 LOGITS_AT_A_TIME = 1 << 22
 """At most so many logits exist at once (16 MB of float32)."""
@@ -83,7 +84,7 @@ class _TokenLogProb(torch.autograd.Function):
 
 
 def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = hidden @ weight.t()
+    logits = linear(hidden, weight)
     return logits if temperature == 1 else logits.div_(temperature)
 
 

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("transformers")
 
 from policysmith.common.errors import CapabilityError, DataError, SettingError, ShapeError
-from policysmith.policies.language import decoders
+from policysmith.policies.language import llama_decoder
 from policysmith.policies.language.decoders import LlamaDecoder, ModuleDecoder, decoder
 from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy
@@ -138,7 +138,7 @@ def test_a_prompt_is_run_once_for_its_group(any_policy):
 
 def test_long_lists_of_prompts_are_run_in_parts(policy, monkeypatch):
     whole = answers(write(policy))
-    monkeypatch.setattr(decoders, "PREFILL_TOKENS", 8)
+    monkeypatch.setattr(llama_decoder, "PREFILL_TOKENS", 8)
     assert answers(write(policy)) == whole
 
 
@@ -254,7 +254,7 @@ def test_a_mixture_with_nothing_of_the_other_is_the_policy(make_tiny):
 @pytest.mark.parametrize("fused", [0, 1 << 22])
 def test_adapters_are_written_with_and_left_out_as_the_module_does(make_tiny, monkeypatch, fused):
     pytest.importorskip("peft")
-    monkeypatch.setattr(decoders, "FUSED_WEIGHTS", fused)
+    monkeypatch.setattr(llama_decoder, "FUSED_WEIGHTS", fused)
     plain = answers(write(make_tiny("qwen2")))
     policy = make_tiny("qwen2").with_lora(4)
     assert answers(write(policy)) == plain  # adapters begin as nothing

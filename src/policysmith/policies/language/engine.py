@@ -17,6 +17,7 @@ from torch import Tensor
 
 from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.common.rng import derive, draw_seed
+from policysmith.networks.products import linear
 from policysmith.policies.language.decoders import Decoder, decoder
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Request, Samples, Written, collate
@@ -227,7 +228,7 @@ class _Run:
             self.prefix_log_prob[row] = torch.cat(parts).tolist()
 
     def _logits(self, hidden: Sequence[Tensor]) -> Tensor:
-        products = [states @ head.t() for states, head in zip(hidden, self.heads, strict=True)]
+        products = [linear(states, head) for states, head in zip(hidden, self.heads, strict=True)]
         return self.combine(products).float()
 
     def _draw(self) -> Int[Tensor, "active"]:

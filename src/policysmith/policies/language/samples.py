@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,37 +203,45 @@ class Written:
 
 def collate(requests: Sequence[Request], written: Sequence[Written], *, pad: int, version: int) -> TensorDict:
     """The batch of `Samples`."""
-    time = max(len(r.prompt) + len(r.prefix) + len(w.token) for r, w in zip(requests, written, strict=True))
-    shape = (len(requests), time)
-    token = torch.full(shape, pad)
-    attended, mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-    log_prob, versions = torch.zeros(shape), torch.full(shape, -1)
-    for row, (request, answer) in enumerate(zip(requests, written, strict=True)):
-        begin, drawn = len(request.prompt), len(request.prompt) + len(request.prefix)
-        end = drawn + len(answer.token)
-        token[row, :end] = torch.tensor([*request.text, *answer.token])
-        attended[row, :end] = True
-        mask[row, begin:drawn] = torch.tensor(request.learnt, dtype=torch.bool)
-        mask[row, drawn:end] = True
-        versions[row, drawn:end] = version
-        if request.prefix_version is not None:
-            versions[row, begin:drawn] = torch.tensor(request.prefix_version, dtype=torch.long)
-        known = request.prefix_log_prob if request.prefix_log_prob is not None else answer.prefix_log_prob
-        log_prob[row, begin:end] = torch.tensor([*(known or [0.0] * len(request.prefix)), *answer.log_prob])
-        log_prob[row, begin:drawn] *= mask[row, begin:drawn]
+    rows = [_row(request, answer, version) for request, answer in zip(requests, written, strict=True)]
+    time = max(len(token) for token, *_ in rows)
+
+    def padded(values: Iterable[list[Any]], fill: Any) -> torch.Tensor:
+        return torch.tensor([[*row, *[fill] * (time - len(row))] for row in values])
+
+    token, mask, log_prob, versions = zip(*rows, strict=True)
     lengths = [[len(request.prompt), len(request.prefix)] for request in requests]
     prompt_length, prefix_length = torch.tensor(lengths).unbind(1)
     return TensorDict(
         {
-            "token": token,
-            "attended": attended,
-            "mask": mask,
-            "behaviour_log_prob": log_prob,
-            "weights_version": versions,
+            "token": padded(token, pad),
+            "attended": padded(([True] * len(row) for row in token), False),
+            "mask": padded(mask, False),
+            "behaviour_log_prob": padded(log_prob, 0.0),
+            "weights_version": padded(versions, -1),
             "group_id": torch.tensor([request.group_id for request in requests]),
             "prompt_length": prompt_length,
             "prefix_length": prefix_length,
             "finished": torch.tensor([answer.finished for answer in written]),
         },
         batch_size=[len(requests)],
+    )
+
+
+def _row(
+    request: Request, answer: Written, version: int
+) -> tuple[list[int], list[bool], list[float], list[int]]:
+    """Token, mask, log-probability and version for each place of a row."""
+    nothing, given = len(request.prompt), len(request.prefix)
+    learnt = request.learnt
+    known = request.prefix_log_prob if request.prefix_log_prob is not None else answer.prefix_log_prob
+    of_prefix = [
+        float(value) if seen else 0.0 for value, seen in zip(known or [0.0] * given, learnt, strict=True)
+    ]
+    versions = [-1] * given if request.prefix_version is None else list(request.prefix_version)
+    return (
+        [*request.text, *answer.token],
+        [False] * nothing + learnt + [True] * len(answer.token),
+        [0.0] * nothing + of_prefix + answer.log_prob,
+        [-1] * nothing + versions + [version] * len(answer.token),
     )
