@@ -67,6 +67,27 @@ def test_a_token_without_probability_is_never_drawn(uniform):
     assert draw(logits, torch.tensor([uniform]), Sampling(top_p=0.99))[0] in (1, 3)
 
 
+@pytest.mark.parametrize("vocabulary", [512, 1000])
+def test_a_wide_vocabulary_is_drawn_from_as_a_narrow_one_is(vocabulary, monkeypatch):
+    logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(0)) * 3
+    logits[:300] = -torch.inf  # a whole block that is never drawn
+    by_blocks = frequencies(Sampling(), logits, count=5_000)
+    monkeypatch.setattr(module, "_SUMMED_AT_ONCE", vocabulary)
+    at_once = frequencies(Sampling(), logits, count=5_000)
+    # The sums are rounded differently, which may move a draw at the border of two tokens.
+    torch.testing.assert_close(by_blocks, at_once, atol=2.5 / 5_000, rtol=0)
+    torch.testing.assert_close(at_once, logits.softmax(0), atol=1.5 / 5_000, rtol=0)
+    assert by_blocks[:300].sum() == 0
+
+
+def test_the_first_and_the_last_uniform_number_draw_tokens_with_a_probability(monkeypatch):
+    monkeypatch.setattr(module, "_SUMMED_AT_ONCE", 2)
+    logits = torch.tensor([-torch.inf, -torch.inf, -torch.inf, 0.0, 1.0, -torch.inf, -torch.inf])
+    token, log_prob = draw(logits.expand(2, -1), torch.tensor([0.0, 1.0]), Sampling())
+    assert token.tolist() == [3, 4]
+    torch.testing.assert_close(log_prob, logits.log_softmax(0)[[3, 4]])
+
+
 def test_a_stream_is_the_same_however_much_of_it_is_taken():
     assert torch.equal(stream(5, 100)[:7], stream(5, 7))
     assert not torch.equal(stream(5, 7), stream(6, 7))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from policysmith.common.errors import SettingError
 
 _CANDIDATES = 256
 """Tokens looked at first for top-p, before the whole vocabulary is sorted."""
+
+_SUMMED_AT_ONCE = 256
+"""Probabilities in one running sum."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,42 @@ def draw(
         return token, (logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1))
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
-    log_p = logits.log_softmax(1)
     if sampling.top_k is not None or sampling.top_p < 1:
+        log_p = logits.log_softmax(1)
         token = _draw_among_likeliest(log_p, uniform, sampling)
-    else:
-        token = _invert(log_p.exp(), uniform)
-    return token, log_p.gather(1, token[:, None])[:, 0]
+        return token, log_p.gather(1, token[:, None])[:, 0]
+    # Over a wide vocabulary each pass costs: the masses are neither normalised nor made logarithms again.
+    best = logits.amax(1, keepdim=True)
+    mass = (logits - best).exp_()
+    token = _invert(mass, uniform)
+    return token, (logits.gather(1, token[:, None]) - best - mass.sum(1, keepdim=True).log())[:, 0]
 
 
-def _invert(p: Tensor, uniform: Tensor) -> Tensor:
-    """The first index at which the running sum passes `uniform` of the whole."""
-    total = p.cumsum(1)
+def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
+    """The first index at which the running sum passes `uniform` of the whole.
+
+    Sums run over blocks first and then within one, which is sooner done and more precise than over them all.
+    """
+    if mass.shape[1] <= _SUMMED_AT_ONCE:
+        total = mass.cumsum(1)
+        return _first_beyond(total, uniform[:, None].to(total.dtype) * total[:, -1:])
+    if rest := -mass.shape[1] % _SUMMED_AT_ONCE:
+        mass = F.pad(mass, (0, rest))
+    blocks = mass.unflatten(1, (-1, _SUMMED_AT_ONCE))
+    total = blocks.sum(2).cumsum(1)
+    goal = uniform[:, None].to(total.dtype) * total[:, -1:]
+    block = _first_beyond(total, goal)
+    before = F.pad(total, (1, 0)).gather(1, block[:, None])
+    within = blocks[torch.arange(len(blocks), device=mass.device), block].cumsum(1)
+    return block * _SUMMED_AT_ONCE + _first_beyond(within, goal - before)
+
+
+def _first_beyond(total: Tensor, goal: Tensor) -> Tensor:
+    """The first index of a running sum [row, index] that is above the goal [row, 1]."""
+    # Below the whole even where the goal was rounded up to it: some token always passes the goal, and the
+    # first that does has a probability.
     whole = total[:, -1:]
-    # Below the whole even where the product rounds up to it: some token always passes the goal, and the first
-    # that does has a probability.
-    goal = torch.minimum(uniform.to(whole.dtype)[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+    goal = torch.minimum(goal, whole.nextafter(torch.zeros_like(whole)))
     return torch.searchsorted(total, goal, right=True)[:, 0]
 
 
