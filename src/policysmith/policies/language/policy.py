@@ -331,8 +331,13 @@ class LanguagePolicy(nn.Module):
 def _check_head(policy: LanguagePolicy) -> None:
     """Compare with the model's own logits on three tokens: some models cap or scale them, or add a bias."""
     token = torch.arange(3, device=policy.device)[None] % policy.head.shape[0]
-    theirs = policy.causal(input_ids=token, attention_mask=torch.ones_like(token)).logits
-    mine = policy._run(token, torch.arange(3, device=policy.device)[None]) @ policy.head.t()
+    hidden: list[Tensor] = []
+    hook = policy.body.register_forward_hook(lambda body, given, output: hidden.append(output[0]))
+    try:
+        theirs = policy.causal(input_ids=token, attention_mask=torch.ones_like(token)).logits
+    finally:
+        hook.remove()
+    mine = hidden[-1] @ policy.head.t()
     if mine.shape != theirs.shape or not torch.allclose(mine, theirs, rtol=1e-2, atol=1e-2):
         raise CapabilityError(
             f"{type(policy.causal).__name__} does more to its logits than multiply by its last layer",
