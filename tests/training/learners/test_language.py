@@ -337,3 +337,11 @@ def test_a_run_goes_on_in_the_middle_of_a_pass_over_the_prompts():
         rest = trained(state=saved)
     assert [now.metrics for now in rest] == [now.metrics for now in whole[2:]]
     assert torch.equal(weights_of(rest[-1]), weights_of(whole[-1]))
+
+
+def test_answers_that_nobody_pays_for_are_not_learnt_from(policy):
+    run = language_run(
+        policy, PROMPTS, None, settings=SETTINGS, label=group_relative(), loss=clipped(low=0.2, high=0.2)
+    )
+    with pytest.raises(DataError, match="learning from answers needs 'reward'"):
+        next(run)

@@ -28,6 +28,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import SettingError
+from policysmith.common.keys import require_keys
 from policysmith.common.rng import draw_seed, generator, seeded_initialisation
 from policysmith.experience.prompts import Prompt, Prompts, PromptSampler
 from policysmith.experience.rollouts import Groups, Sampler, sampled
@@ -138,7 +139,7 @@ class LanguageSettings:
 def language_run(
     model: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
     settings: LanguageSettings,
     label: Label,
@@ -153,8 +154,9 @@ def language_run(
     """Train the model on its own scored answers; see the module for what the functions are.
 
     A model given as a folder or a name is loaded; a policy is trained in place. `wrap` makes the method's
-    sampler of the usual one, whose answers come with their rewards. With `reference`, the policy as given
-    stays beside the one that learns (for adapters, the model without them).
+    sampler of the usual one, whose answers come with their rewards; `reward` is None where that sampler has
+    rewards of its own, as one that plays episodes has (`experience.conversations`). With `reference`, the
+    policy as given stays beside the one that learns (for adapters, the model without them).
     """
     policy = opened(model, settings, seed=seed)
     before = frozen_reference(policy, temperature=settings.temperature) if reference else None
@@ -237,7 +239,7 @@ def over_tokens(loss: TokenLoss, *, temperature: float) -> Loss:
 
 def usual_sampler(
     policy: LanguagePolicy,
-    reward: Reward,
+    reward: Reward | None,
     settings: LanguageSettings,
     *,
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
@@ -251,7 +253,8 @@ def usual_sampler(
         copies=settings.group_size,
         system=settings.system,
     )
-    return spread(wrap(scored(plain, as_scoring(reward)), policy))
+    usual = plain if reward is None else scored(plain, as_scoring(reward))
+    return spread(wrap(usual, policy))
 
 
 def as_scoring(reward: Reward) -> Scoring:
@@ -352,6 +355,7 @@ def gathered(
     for _ in range(settings.rounds if settings.filter_agreeing else 1):
         wanted = settings.prompts - groups
         last = sampler(dict(enumerate(source.sample(wanted), start=asked)), rng=rng, version=version)
+        require_keys(last.batch, ["reward"], reader="learning from answers")
         asked += wanted
         if not settings.filter_agreeing:
             return last
