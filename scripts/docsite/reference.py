@@ -106,7 +106,7 @@ def _arguments(node: Definition, *, method: bool) -> str:
         if isinstance(one, ast.arg):
             one.annotation = None
     if method and "staticmethod" not in marks:
-        del arguments.args[0]
+        del (arguments.posonlyargs or arguments.args)[0]
     return f"({ast.unparse(arguments)})"
 
 

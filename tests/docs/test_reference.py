@@ -43,6 +43,9 @@ class Thing:
     def made(cls, cls_name: str) -> None:
         """Made."""
 
+    def place(self, where: int, /) -> None:
+        """Places."""
+
     @property
     def size(self) -> int:
         """Its size."""
@@ -58,6 +61,7 @@ def test_a_module_shows_what_is_public_with_its_first_words():
         "- `Thing`: A thing.\n"
         "    - `act(x)`: Acts.\n"
         "    - `made(cls_name)`: Made.\n"
+        "    - `place(where, /)`: Places.\n"
         "    - `size`: Its size.",
     ]
 
