@@ -41,6 +41,8 @@ KEYS: dict[str, str] = {
     "behaviour_log_prob": "[row, token]  under the policy that sampled",
     "old_log_prob": "[row, token]  under the weights at the start of the update",
     "reference_log_prob": "[row, token]  under the reference policy",
+    "off_policy": "[row] bool  written on another prompt than the one it is learnt on",
+    "imitation": "[row]  what the row's likelihood counts; 0 where the row is learnt by its advantage",
     "advantage": "[row] or [row, token]  how much better than expected",
     "old_value": "[row, token]  what the critic said before the token, when it was drawn",
     "value_target": "[row, token]  what the critic is fitted to",

@@ -32,6 +32,15 @@ def sequence_mean_weight(mask: Bool[Tensor, "row time"]) -> Float[Tensor, "row t
     return mask.float() / length.clamp(min=1) / (length > 0).sum()
 
 
+def sequence_sum_weight(mask: Bool[Tensor, "row time"]) -> Float[Tensor, "row time"]:
+    """The sum of a sequence's tokens, then the mean of the sequences that have any.
+
+    The mean log-likelihood of whole sequences: long ones pull harder, as their number of tokens.
+    """
+    _check(mask)
+    return mask.float() / mask.any(1).sum()
+
+
 def constant_weight(mask: Bool[Tensor, "row time"], *, length: int) -> Float[Tensor, "row time"]:
     """One over (number of sequences x `length`), on each token: longer answers weigh more, none is favoured.
 

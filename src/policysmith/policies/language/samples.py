@@ -120,7 +120,10 @@ class Samples:
         return [request.about for request in self.requests]
 
     def log(self, name: str, values: Any) -> None:
-        """Keep a number per row (or one for all) under `batch["log", name]`: runs report its mean."""
+        """Keep a number per row (or one for all) under `batch["log", name]`: runs report its mean.
+
+        NaN in a row says nothing of it, and the row does not count in the mean.
+        """
         column = torch.as_tensor(values, dtype=torch.float32)
         self.batch["log", name] = column.expand(len(self)).clone()
 

@@ -20,10 +20,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -45,7 +46,7 @@ from policysmith.rewards.scored import scored
 from policysmith.rewards.scoring import Scoring
 from policysmith.training import processes
 from policysmith.training.learner import Learner, Loss
-from policysmith.training.loop import Collect, Progress, RunState, Update, run
+from policysmith.training.loop import Collect, Progress, RunState, Stateful, Update, run
 
 Label = Callable[[Samples], Samples]
 """Samples with rewards -> samples with what the loss asks for."""
@@ -148,6 +149,7 @@ def language_run(
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
     prepare: Prepare | None = None,
     reference: bool = False,
+    sources: Mapping[str, Stateful] = MappingProxyType({}),
     seed: int = 0,
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
@@ -156,7 +158,8 @@ def language_run(
     A model given as a folder or a name is loaded; a policy is trained in place. `wrap` makes the method's
     sampler of the usual one, whose answers come with their rewards; `reward` is None where that sampler has
     rewards of its own, as one that plays episodes has (`experience.conversations`). With `reference`, the
-    policy as given stays beside the one that learns (for adapters, the model without them).
+    policy as given stays beside the one that learns (for adapters, the model without them). `sources` are
+    what the method's functions remember from step to step; they are saved with the run.
     """
     policy = opened(model, settings, seed=seed)
     before = frozen_reference(policy, temperature=settings.temperature) if reference else None
@@ -166,7 +169,7 @@ def language_run(
     run_state = RunState(
         learners={"policy": policy_learner(policy, loss, settings)},
         generators={"prompts": source.rng, "answers": answers, "update": generator(seed, "update")},
-        sources={"prompts": source},
+        sources={"prompts": source, **sources},
     ).restored(state)
     return run(
         run_state,
@@ -204,6 +207,11 @@ def opened(
 
 def policy_learner(policy: LanguagePolicy, loss: TokenLoss, settings: LanguageSettings) -> Learner:
     """AdamW on the policy's trainable weights, under a loss per token."""
+    return adam_learner(policy, over_tokens(loss, temperature=settings.temperature), settings)
+
+
+def adam_learner(policy: LanguagePolicy, loss: Loss, settings: LanguageSettings) -> Learner:
+    """AdamW on the policy's trainable weights, under any loss."""
     optimizer = torch.optim.AdamW(
         [p for p in policy.parameters() if p.requires_grad],
         lr=settings.learning_rate,
@@ -213,7 +221,7 @@ def policy_learner(policy: LanguagePolicy, loss: TokenLoss, settings: LanguageSe
     warmup = settings.warmup_steps
     return Learner(
         policy,
-        over_tokens(loss, temperature=settings.temperature),
+        loss,
         optimizer=optimizer,
         schedule=(lambda step: min(1.0, (step + 1) / warmup)) if warmup else None,
         max_grad_norm=settings.max_grad_norm,
@@ -229,9 +237,7 @@ def over_tokens(loss: TokenLoss, *, temperature: float) -> Loss:
             batch["token"], batch["attended"], mask=batch["mask"], temperature=temperature
         )
         values, statistics = loss(log_prob, entropy, batch)
-        moved = (log_prob.detach() - batch["old_log_prob"]).abs()
-        if "off_policy" in batch.keys():  # noqa: SIM118  (nothing is known of how these were sampled)
-            moved = moved.masked_fill(batch["off_policy"][:, None], 0.0)
+        moved = (log_prob.detach() - batch["old_log_prob"]).abs().masked_fill(_off_policy(batch)[:, None], 0)
         return values, {"entropy": entropy.detach(), "moved": moved, **statistics}
 
     return apply
@@ -393,9 +399,7 @@ def updating(weight: Weight, settings: LanguageSettings, *, prepare: Prepare | N
                 part = prepare(policy, part, state.generators["update"])
             part["weight"] = weight(part)
             if settings.importance_limit is not None:
-                part["weight"] = part["weight"] * truncated_importance_weight(
-                    part["old_log_prob"], part["behaviour_log_prob"], most=settings.importance_limit
-                )
+                part["weight"] = part["weight"] * importance(part, most=settings.importance_limit)
             taken.append(learner.step(part))
         # Before the first step nothing has moved: what differs then is the engine's arithmetic.
         gap = taken[0].pop("moved")
@@ -405,6 +409,15 @@ def updating(weight: Weight, settings: LanguageSettings, *, prepare: Prepare | N
         return metrics | means | {"gap": gap}
 
     return update
+
+
+def importance(batch: TensorDict, *, most: float) -> Float[Tensor, "row time"]:
+    """How far the weights at the start of the update differ from those that sampled; 1 on `off_policy` rows.
+
+    How likely those were where they were written says nothing of where they are learnt.
+    """
+    weight = truncated_importance_weight(batch["old_log_prob"], batch["behaviour_log_prob"], most=most)
+    return weight.masked_fill(_off_policy(batch)[:, None], 1.0)
 
 
 def optimiser_batches(batch: TensorDict, count: int, *, rng: torch.Generator) -> list[TensorDict]:
@@ -456,10 +469,11 @@ def shown(samples: Samples, *, most: int = 4) -> list[dict[str, Any]]:
 
 
 def logged(batch: TensorDict) -> dict[str, float]:
-    """The means of what was logged per row."""
+    """The means of what was logged per row, over the rows that it says something of (not NaN)."""
     if "log" not in batch.keys():  # noqa: SIM118
         return {}
-    return {str(name): float(values.float().mean()) for name, values in batch["log"].items()}
+    means = {str(name): float(values.float().nanmean()) for name, values in batch["log"].items()}
+    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
 
 def _text(prompt: Prompt) -> str:
@@ -467,8 +481,16 @@ def _text(prompt: Prompt) -> str:
 
 
 def _gap(batch: TensorDict) -> float:
-    mask = batch["mask"]
-    return float((batch["old_log_prob"] - batch["behaviour_log_prob"])[mask].abs().mean())
+    mask = batch["mask"] & ~_off_policy(batch)[:, None]
+    gap = (batch["old_log_prob"] - batch["behaviour_log_prob"])[mask].abs()
+    return float(gap.mean()) if len(gap) else 0.0
+
+
+def _off_policy(batch: TensorDict) -> Bool[Tensor, "row"]:
+    """Rows that were written on another prompt; none where the batch does not say."""
+    if "off_policy" in batch.keys():  # noqa: SIM118
+        return batch["off_policy"]
+    return torch.zeros(len(batch), dtype=torch.bool, device=batch["mask"].device)
 
 
 def _mean(values: list[float]) -> float:
