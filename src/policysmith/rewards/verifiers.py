@@ -81,6 +81,11 @@ def after(marker: str) -> Extract:
     return extract
 
 
+def either(*extracts: Extract) -> Extract:
+    """What the first of these finds that finds something."""
+    return lambda text: next((found for one in extracts if (found := one(text)) is not None), None)
+
+
 def exact(extract: Extract = whole) -> AnswerVerifier:
     """Right where the answer is the reference, letter by letter."""
 

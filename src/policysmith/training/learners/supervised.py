@@ -94,6 +94,24 @@ def supervised_loss(
     return -log_prob, {"entropy": entropy}
 
 
+def supervised_learner(policy: LanguagePolicy, settings: SupervisedSettings) -> Learner:
+    """AdamW on the policy's trainable weights, under the loss of examples."""
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in policy.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    return Learner(
+        policy,
+        supervised_loss,
+        optimizer=optimizer,
+        schedule=cosine_schedule(warmup=settings.warmup_steps, total=settings.steps),
+        max_grad_norm=settings.max_grad_norm,
+        micro_batch=settings.micro_batch,
+    )
+
+
 def supervised_run(
     policy: LanguagePolicy,
     examples: Examples,
@@ -103,20 +121,7 @@ def supervised_run(
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Fit `policy` to `examples`, in place; see `run`. What does not learn (a frozen base) stays as it is."""
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in policy.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    learner = Learner(
-        policy,
-        supervised_loss,
-        optimizer=optimizer,
-        schedule=cosine_schedule(warmup=settings.warmup_steps, total=settings.steps),
-        max_grad_norm=settings.max_grad_norm,
-        micro_batch=settings.micro_batch,
-    )
+    learner = supervised_learner(policy, settings)
     sampler = ExampleSampler(examples, rng=generator(seed, "examples"))
     run_state = RunState(
         learners={"policy": learner},
