@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,10 +62,10 @@ def test_keeps_what_every_system_keeps(tmp_path: Path) -> None:
 
 
 def test_preferring_explanations_resumes_too(tmp_path: Path) -> None:
-    module = type("module", (), {"train": staticmethod(expo.train)})
     tiny_pairs = replace(expo.PRESETS["tiny"], variant="dpo", round_steps=2, refresh_every=1)
-    module.PRESETS = {"tiny": tiny_pairs}
-    check_training(module, language_inputs(tmp_path), tmp_path)
+    check_training(
+        SimpleNamespace(train=expo.train, PRESETS={"tiny": tiny_pairs}), language_inputs(tmp_path), tmp_path
+    )
 
 
 def test_without_beta_it_is_grpo():
