@@ -248,8 +248,8 @@ class _OwnCache:
         for cache, new in zip(blocks[self.block], (key, value), strict=True):
             cache[:pairs, self.place] = new.reshape(pairs, -1)
         return [
-            (at, *(cache[:pairs, : at.stop - at.start] for cache in block))
-            for at, block in zip(self.in_use, blocks, strict=False)
+            (at, keys[:pairs, : at.stop - at.start], values[:pairs, : at.stop - at.start])
+            for at, (keys, values) in zip(self.in_use, blocks, strict=False)
         ]
 
     def move(self, source: Tensor, target: Tensor, heads: int) -> None:
