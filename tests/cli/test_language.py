@@ -101,3 +101,23 @@ def test_what_is_missing_or_wrong_is_said_in_the_users_words(words, said, home, 
     names = {"MODEL": str(home / "model"), "DATA": str(home / "sums.jsonl")}
     assert main(["run", "grpo", "--preset", "tiny", *[names.get(word, word) for word in words]]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_systems_are_compared_from_one_model_under_one_budget(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("POLICYSMITH_CACHE", str(home / "cache"))
+    monkeypatch.syspath_prepend(str(home))
+    words = ["--model", "model", "--data", "sums.jsonl", "--prompt", "question", "--answer", "final"]
+    budget = ["--preset", "tiny", "--steps", "2", "--seeds", "2", "--answers", "2", "--group-size", "3"]
+    told = ["--reward", "my_rewards:sevens", "--json"]
+    capsys.readouterr()
+    assert main(["compare", "grpo", "dr-grpo", *words, *budget, *told]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"before", "grpo", "dr-grpo"}
+    assert len(found["grpo"]["score"]) == 2
+    assert "0.00 [" in found["grpo"]["minus_first"]
+    assert "Score at the end" in (home / "runs/comparison/report.html").read_text()
+    kept = sorted(path.name for path in (home / "cache/runs").iterdir())
+    assert main(["compare", "grpo", "dr-grpo", *words, *budget, *told]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert sorted(path.name for path in (home / "cache/runs").iterdir()) == kept

@@ -85,8 +85,8 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
         from policysmith.cli.data import data
 
         return data
-    if name == "eval":
-        return _eval
+    if name in ("eval", "compare"):
+        return {"eval": _eval, "compare": _compare}[name]
     options = _options(name)
 
     def call(words: list[str]) -> int | None:
@@ -104,15 +104,27 @@ def _eval(words: list[str]) -> int | None:
     return tyro.cli(options, args=words, prog="policysmith eval").run()
 
 
+def _compare(words: list[str]) -> int | None:
+    """`compare` of systems that act in environments, or of language systems: the first name says which."""
+    from policysmith.cli import comparing, comparing_answers
+    from policysmith.cli.runs import training_inputs
+    from policysmith.common.catalogue import find_system
+
+    name = next((word for word in words if not word.startswith("-")), "")
+    language = bool(name) and training_inputs(find_system(name)) is not comparing.Inputs
+    options = comparing_answers.CompareAnswers if language else comparing.Compare
+    return tyro.cli(options, args=words, prog="policysmith compare").run()
+
+
 def _options(name: str) -> Any:
     if name in ("list", "show", "find"):
         from policysmith.cli import catalogue
 
         return {"list": catalogue.List, "show": catalogue.Show, "find": catalogue.Find}[name]
-    if name in ("compare", "demo"):
-        from policysmith.cli import comparing
+    if name == "demo":
+        from policysmith.cli.comparing import Demo
 
-        return {"compare": comparing.Compare, "demo": comparing.Demo}[name]
+        return Demo
     if name == "reproduce":
         from policysmith.cli.reproduce import Reproduce
 
