@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 pytest.importorskip("reasoning_gym")
 
 from policysmith.claims import critique_grpo as experiment
-from policysmith.claims.common.helped import BUDGET, GRPO, LONGER, STEPS
+from policysmith.claims.common.helped import BUDGET, GRPO, LONG, LONGER, STEPS, question_sets
 from policysmith.claims.common.language import ArmResult, Measured
 from policysmith.claims.critique_grpo import AT_STEPS, AT_TOKENS, NEVER, OURS, SEEN, arms
 from policysmith.evaluation import claim
@@ -22,6 +24,15 @@ def test_baseline_and_method_have_the_same_budget():
     assert ours.config.steps == STEPS
     assert all(getattr(plain.config, name) == getattr(ours.config, name) for name in BUDGET)
     assert len({str(arm.config) for arm in arms(ablations=True)}) == 5
+
+
+def test_nobody_is_taught_what_is_held_out_and_long_sums_only_to_mend_them():
+    held_out = {prompt.text for name in ("short", "long") for prompt in question_sets(60)[name]}
+    asked = [example.prompt.split("!") for example in experiment.warm_start().examples]
+    assert not held_out & {question for question, *_ in asked}
+    alone = {len(re.findall(r"\d+", question)) for question, *mended in asked if not mended}
+    assert alone == {2, 3}
+    assert LONG.terms == 4
 
 
 def result(arm, curve: dict[int, float], *, solved: float, tokens: float) -> ArmResult:

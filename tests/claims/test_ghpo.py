@@ -15,6 +15,7 @@ from policysmith.claims.common.helped import GRPO, GUIDED, LONGER, STEPS
 from policysmith.claims.common.language import ArmResult, Measured, Start
 from policysmith.claims.ghpo import AT_STEPS, AT_TOKENS, EARLY, HALF, LATE, OURS, arms
 from policysmith.evaluation import claim
+from policysmith.experience.guidance import with_hint
 from policysmith.rewards.verifiers import exact
 
 SEEDS = [0, 1, 2]
@@ -32,8 +33,14 @@ def test_the_arms_differ_in_hints_alone(begun):
     assert replace(half.config, hint_from=0) == GUIDED
     assert half.config.hint_from == STEPS
     assert half.start is not None
-    assert all("?" in str(prompt.text) for prompt in half.start.prompts)
+    for plain_prompt, hinted in zip(begun.prompts, half.start.prompts, strict=True):
+        assert hinted.text == with_hint(plain_prompt, 0.5, template="{question}{hint}").text
     assert len(arms(begun, ablations=True)) == 5
+
+
+def test_nobody_is_taught_what_is_held_out():
+    held_out = {prompt.text for name in ("short", "long") for prompt in helped.question_sets(60)[name]}
+    assert not held_out & {example.prompt for example in experiment.warm_start().examples}
 
 
 def result(arm, *, rates: dict[str, float], agreeing: float, hinted: tuple[float, float], tokens: float):

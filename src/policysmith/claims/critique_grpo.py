@@ -18,12 +18,14 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from policysmith.claims.common import helped
+from policysmith.claims.common.arithmetic import Level, Mixture, worked_examples
 from policysmith.claims.common.helped import (
     BUDGET,
     GRPO,
     LONG,
     MEASURING,
     SHORT,
+    SIZES,
     STEPS,
     measured_at,
     part,
@@ -32,13 +34,16 @@ from policysmith.claims.common.helped import (
     share_over,
     tokens_drawn,
 )
-from policysmith.claims.common.helped_arithmetic import REFINE, WORDING
+from policysmith.claims.common.helped_arithmetic import REFINE, WORDING, corrected_examples
 from policysmith.claims.common.language import Arm, ArmResult, claim_arm, compare, trained_seconds
+from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.plots import bars_with_intervals
 from policysmith.evaluation.statistics import Interval, mean_interval, paired_difference
+from policysmith.experience.examples import Examples
 from policysmith.systems import critique_grpo
+from policysmith.training.learners.supervised import SupervisedSettings
 
 OURS = "Critique-GRPO"
 AT_STEPS, AT_TOKENS = f"GRPO, {STEPS} steps", "GRPO, as many tokens as Critique-GRPO"
@@ -47,9 +52,24 @@ TESTS = ("short", "long", SEEN)
 BETTER = 0.05
 """It has to be so much better on long sums."""
 
+TAUGHT = Mixture(((SHORT, 3), (Level(3, 1), 1)))
+"""What the start was taught to work out alone."""
+MENDED = Mixture(((Level(3, 1), 1), (LONG, 3)))
+"""What it was taught to mend."""
+TEACHING = SupervisedSettings(steps=4000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+
 REFINING = critique_grpo.Config(
     **BUDGET, steps=STEPS, weight_decay=0.0, template=REFINE, wording=WORDING, critique="simple_gt"
 )
+
+
+def warm_start() -> WarmStart:
+    """The recipe of the model that both arms start from."""
+    examples = [
+        *worked_examples(TAUGHT.questions(12_000, 0)),
+        *corrected_examples(MENDED.questions(28_000, 1), 0),
+    ]
+    return WarmStart(Examples(examples), TEACHING, **SIZES)
 
 
 def arms(*, ablations: bool) -> list[Arm]:
@@ -69,12 +89,12 @@ def reproduce(
 ) -> Generator[Stage, None, claim.Claim]:
     """Run the experiment; finished training runs are taken from `folder`. `evaluate` is in questions."""
     began = time.perf_counter()
-    begun = yield from helped.start(folder)
+    begun = yield from helped.start(warm_start(), folder)
     results = yield from compare(
         arms(ablations=ablations),
         begun,
         seeds=seeds,
-        tests=helped.tests(evaluate),
+        tests=helped.question_sets(evaluate),
         measuring=MEASURING,
         folder=folder,
     )

@@ -1,6 +1,6 @@
 """GHPO's claim at small scale: hints where all answers fail teach what plain GRPO does not reach.
 
-A small model has been taught short sums well and long ones badly, and to go on behind a beginning. From there
+A small model has been taught short sums well and long ones badly. From there
 GRPO, GRPO with half of the solution beside every question, and GHPO train on short and long sums by halves.
 All are measured without hints: after as many steps, and GRPO also after as many tokens as GHPO has drawn.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from policysmith.claims.common import helped
+from policysmith.claims.common.arithmetic import Level, Mixture, worked_examples
 from policysmith.claims.common.helped import (
     BUDGET,
     GRPO,
@@ -22,6 +23,7 @@ from policysmith.claims.common.helped import (
     LONG,
     MEASURING,
     SHORT,
+    SIZES,
     STEPS,
     part,
     scores_at_steps,
@@ -37,11 +39,13 @@ from policysmith.claims.common.language import (
     compare,
     trained_seconds,
 )
+from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.plots import bars_with_intervals
 from policysmith.evaluation.statistics import Interval, mean_interval, paired_difference
 from policysmith.systems import ghpo
+from policysmith.training.learners.supervised import SupervisedSettings
 
 OURS, HALF = "GHPO", "half of the solution, always"
 AT_STEPS, AT_TOKENS = f"GRPO, {STEPS} steps", "GRPO, as many tokens as GHPO"
@@ -51,8 +55,16 @@ HINTED, LEAKED = "share of groups with a hint", "share of groups whose hint held
 TESTS = ("short", "long")
 BETTER, WITHIN = 0.05, 0.02
 """GHPO has to be so much better on long sums, and may be so much worse on short ones."""
+TAUGHT = Mixture(((SHORT, 6), (Level(3, 1), 3), (LONG, 1)))
+"""What the start was taught."""
+TEACHING = SupervisedSettings(steps=1300, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 EDGE = STEPS // 4
 """Steps at the beginning and at the end over which the use of hints is compared."""
+
+
+def warm_start() -> WarmStart:
+    """The recipe of the model that all arms start from: it goes on behind a hint as it goes on by itself."""
+    return WarmStart(worked_examples(TAUGHT.questions(20_000, 0)), TEACHING, **SIZES)
 
 
 def arms(begun: Start, *, ablations: bool) -> list[Arm]:
@@ -76,12 +88,12 @@ def reproduce(
 ) -> Generator[Stage, None, claim.Claim]:
     """Run the experiment; finished training runs are taken from `folder`. `evaluate` is in questions."""
     began = time.perf_counter()
-    begun = yield from helped.start(folder)
+    begun = yield from helped.start(warm_start(), folder)
     results = yield from compare(
         arms(begun, ablations=ablations),
         begun,
         seeds=seeds,
-        tests=helped.tests(evaluate),
+        tests=helped.question_sets(evaluate),
         measuring=MEASURING,
         folder=folder,
     )

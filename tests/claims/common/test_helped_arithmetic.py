@@ -1,4 +1,4 @@
-"""Sums with help: a hint leaves the rest to be written, and a failed solution fails by one slip."""
+"""Sums with help: a hint begins the answer, and a failed solution fails by one slip."""
 
 import itertools
 import re
@@ -14,9 +14,9 @@ from policysmith.claims.common.helped_arithmetic import (
     REFINE,
     WORDING,
     corrected_examples,
-    hinted_examples,
     with_slip,
 )
+from policysmith.experience.guidance import with_hint
 from policysmith.experience.prompts import Prompt
 
 LONG = questions(Level(4, 1), 40, 0)
@@ -26,14 +26,11 @@ def value(sum_: str) -> int:
     return sum(map(int, re.findall(r"[+-]?\d+", sum_)))
 
 
-def test_hint_and_rest_are_the_solution():
-    for prompt, example in zip(LONG, hinted_examples(LONG, 0), strict=True):
-        question, hint = example.prompt.removesuffix(":").split("?")
-        assert question == prompt.text
-        assert hint + example.answer == prompt.data["solution"]
-        assert example.prompt == HINT.format(question=question, hint=hint)
-        assert hint
-        assert example.answer
+def test_a_hint_stands_where_the_answer_begins():
+    prompt = LONG[0]
+    asked = with_hint(prompt, 0.5, template=HINT)
+    assert (str(prompt.text) + prompt.data["solution"]).startswith(str(asked.text))
+    assert len(str(asked.text)) == len(str(prompt.text)) + round(len(prompt.data["solution"]) / 2)
 
 
 def test_what_is_to_be_mended_is_wrong_and_what_is_written_right():
@@ -65,7 +62,7 @@ def test_behind_a_slip_everything_is_worked_out_from_the_wrong_total():
 
 
 def test_the_same_seed_makes_the_same_examples():
-    assert hinted_examples(LONG, 1).fingerprint == hinted_examples(LONG, 1).fingerprint
+    assert corrected_examples(LONG, 1).fingerprint == corrected_examples(LONG, 1).fingerprint
     assert corrected_examples(LONG, 1).fingerprint != corrected_examples(LONG, 2).fingerprint
 
 

@@ -1,8 +1,8 @@
-"""What the experiments with help share: a start that can use help, questions, the baseline, equal tokens.
+"""What the experiments with help share: questions, the baseline, and equal budgets.
 
-Half of the questions are short sums, which the model gets right about every other time, and half are long
-ones, on which most groups fail as a whole. Help makes answers dearer, so that methods are compared twice:
-after as many steps, and after as many tokens drawn (`scores_at_tokens`).
+Half of the questions are short sums, which a start gets right about every other time, and half are long ones,
+on which most groups fail as a whole. Help makes answers dearer, so that methods are compared twice: after as
+many steps, and after as many tokens drawn (`scores_at_tokens`).
 """
 
 from __future__ import annotations
@@ -14,38 +14,31 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from policysmith.claims.common.arithmetic import Level, Mixture, questions, right, worked_examples
-from policysmith.claims.common.helped_arithmetic import HINT, corrected_examples, hinted_examples
+from policysmith.claims.common.arithmetic import Level, Mixture, questions, right
+from policysmith.claims.common.helped_arithmetic import HINT
 from policysmith.claims.common.language import Arm, ArmResult, Measured, Measuring, Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import DataError
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
-from policysmith.experience.examples import Examples
 from policysmith.experience.guidance import with_hint
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.sampling import Sampling
 from policysmith.systems import ghpo
-from policysmith.training.learners.supervised import SupervisedSettings
 
-SHORT, LONG = Level(2, 1), Level(5, 1)
-TAUGHT = Mixture(((Level(2, 1), 3), (Level(3, 1), 2), (Level(4, 1), 1), (Level(5, 1), 1)))
-"""What the start was taught to work out alone."""
-HELPED = Mixture(((Level(3, 1), 1), (Level(4, 1), 2), (Level(5, 1), 2)))
-"""What it was taught to go on with behind a hint, and to mend."""
-TEACHING = SupervisedSettings(steps=2000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+SHORT, LONG = Level(2, 1), Level(4, 1)
 SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 
 STEPS = 60
 LONGER = 2 * STEPS
 """Steps of the baseline, which is measured on its way, so that it can be given as many tokens."""
-MEASURING = Measuring(right, Sampling(limit=40), copies=4, every=20)
+MEASURING = Measuring(right, Sampling(limit=32), copies=4, every=20)
 """Four answers to a question at temperature 1, without help."""
 
 BUDGET: dict[str, Any] = {
     "prompts": 16,
     "group_size": 8,
-    "answer_limit": 40,
+    "answer_limit": 32,
     "optimizer_steps": 2,
     "learning_rate": 3e-4,
 }
@@ -60,22 +53,12 @@ GRPO = Arm(
 """GHPO without hints: the same loss, mean and deviation."""
 
 
-def warm_start() -> WarmStart:
-    """The recipe of the model that all arms start from."""
-    examples = [
-        *worked_examples(TAUGHT.questions(14_000, 0)),
-        *hinted_examples(HELPED.questions(7_000, 1), 0),
-        *corrected_examples(HELPED.questions(7_000, 2), 0),
-    ]
-    return WarmStart(Examples(examples), TEACHING, **SIZES)
-
-
 def prompts() -> Prompts:
     """What is asked in training, short and long by turns at random."""
     return Mixture(((SHORT, 1), (LONG, 1))).questions(640, 3)
 
 
-def tests(size: int) -> dict[str, Prompts]:
+def question_sets(size: int) -> dict[str, Prompts]:
     """What is asked when policies are measured: held-out questions, and long ones of the training."""
     seen = Prompts([prompt for prompt in prompts() if prompt.data["level"] == LONG][:size])
     return {
@@ -85,9 +68,8 @@ def tests(size: int) -> dict[str, Prompts]:
     }
 
 
-def start(folder: Path) -> Generator[Stage, None, Start]:
-    """The model (trained where `folder` does not have it yet) with prompts and reward."""
-    recipe = warm_start()
+def start(recipe: WarmStart, folder: Path) -> Generator[Stage, None, Start]:
+    """The model of that recipe (trained where `folder` does not have it yet) with prompts and reward."""
     yield from recipe.make(folder)
     path = recipe.path(folder)
     return Start(path, path.name, prompts(), right, "right")

@@ -1,10 +1,11 @@
 """Sums with help: the arithmetic's questions beside a hint, or beside a failed solution and its critique.
 
-    hint       7-2+8?7-2=5;:              the rest is to be written: 5+8=13;#13
-    critique   7-2+8!7-2=4;4+8=12;#12~no 13:      the whole is to be written: 7-2=5;5+8=13;#13
+    hint       7-2+8=7-2=5;                     the rest is to be written: 5+8=13;#13
+    critique   7-2+8=!7-2=4;4+8=12;#12~no 13:   the whole is to be written: 7-2=5;5+8=13;#13
 
-A small model understands such prompts only where it has seen them. The examples here teach it, for longer
-sums than it is taught to work out alone, so that help has something to offer.
+A hint stands where the answer would begin, so that whoever can work out sums can go on with it. What a
+critique asks for, a small model understands only where it has seen it: the examples here teach it that, for
+longer sums than it is taught to work out alone, so that critiques have something to offer.
 """
 
 from __future__ import annotations
@@ -16,30 +17,12 @@ import torch
 from policysmith.claims.common.arithmetic import MARKER
 from policysmith.common.rng import generator
 from policysmith.experience.examples import Example, Examples
-from policysmith.experience.guidance import beginning, with_hint
 from policysmith.experience.prompts import Prompt, Prompts
 from policysmith.rewards.critiques import Wording
 
-HINT = "{question}?{hint}:"
+HINT = "{question}{hint}"
 REFINE = "{question}!{answer}~{critique}:"
 WORDING = Wording(right="ok", wrong="no", truth=" {truth}")
-
-SHARES = (0.1, 0.9)
-"""Between these lies the share of the solution that an example shows."""
-
-
-def hinted_examples(prompts: Prompts, seed: int) -> Examples:
-    """Each question beside a beginning of its solution of a random length; the rest is to be written."""
-    rng = generator(seed, "hints")
-    low, high = SHARES
-
-    def example(prompt: Prompt) -> Example:
-        share = low + (high - low) * float(torch.rand((), generator=rng))
-        solution = prompt.data["solution"]
-        rest = solution[len(beginning(solution, share)) :]
-        return Example(str(with_hint(prompt, share, template=HINT).text), rest)
-
-    return Examples(map(example, prompts))
 
 
 def corrected_examples(prompts: Prompts, seed: int) -> Examples:
