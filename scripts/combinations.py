@@ -16,7 +16,9 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import combined_methods as methods  # noqa: E402
 
+from policysmith.claims import ghpo as guidance  # noqa: E402
 from policysmith.claims.common import helped  # noqa: E402
+from policysmith.claims.common.helped_arithmetic import HINT  # noqa: E402
 from policysmith.claims.common.language import (  # noqa: E402
     Arm,
     ArmResult,
@@ -45,12 +47,16 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = list(range(options.seeds))
-    budget = {**helped.BUDGET, "steps": options.steps, "template": helped.HINT}
+    budget = {**helped.BUDGET, "steps": options.steps, "template": HINT}
     arms = [Arm(name, methods, methods.Config(**budget, method=name)) for name in methods.METHODS]
 
     def work():
-        start = yield from helped.start(cache_folder())
-        tests = {name: prompts for name, prompts in helped.tests(options.questions).items() if name in TESTS}
+        start = yield from helped.start(guidance.warm_start(), cache_folder())
+        tests = {
+            name: prompts
+            for name, prompts in helped.question_sets(options.questions).items()
+            if name in TESTS
+        }
         results = yield from compare(
             arms, start, seeds=seeds, tests=tests, measuring=helped.MEASURING, folder=cache_folder()
         )
