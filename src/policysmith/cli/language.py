@@ -1,26 +1,15 @@
-"""Language policies on the command line: a model, prompts and a reward; and measuring what they answer."""
+"""What language systems take, from words on the command line: a model, prompts and a reward."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tyro
-
-from policysmith.cli import look
-from policysmith.common.config import config_from_json
 from policysmith.common.errors import SettingError
-from policysmith.common.saving import load_json, save_json
-from policysmith.evaluation.statistics import Interval, mean_interval, paired_difference
 from policysmith.experience.prompts import Prompts, from_dataset, from_task
 from policysmith.rewards.named import reward_named
-
-ANSWERS = "answers.json"
-"""In the run directory: what `eval` measured, the newest of each set of prompts."""
 
 
 @dataclass(frozen=True)
@@ -96,167 +85,6 @@ class LanguageInputs(PromptInputs):
         return str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
 
 
-@dataclass(frozen=True)
-class EvalAnswers(PromptInputs):
-    """Let a language policy answer prompts, and count how often it is right."""
-
-    path: tyro.conf.Positional[str] = ""
-    """run directory, a folder with a model, or one of `policysmith models list`"""
-    answers: int = 1
-    """answers per prompt"""
-    limit: int = 0
-    """most tokens of an answer; by default what the run was trained with, else 256"""
-    temperature: float = -1.0
-    """0 takes the likeliest token; by default what the run was trained with, else 1"""
-    questions: int = 200
-    """at most so many of the prompts"""
-    before: bool = True
-    """of a run, measure the model it began with too"""
-    seed: int = 0
-    """seed of the draws, the same for every policy that is measured"""
-    json: bool = False
-    """print JSON and nothing else"""
-
-    def run(self) -> None:
-        """Answer, count, print, and keep the numbers with the run, where the path is one's."""
-        from policysmith.evaluation.answers import answer
-        from policysmith.policies.language.models import MODELS, open_policy
-        from policysmith.policies.language.sampling import Sampling
-        from policysmith.policies.protocol import load_policy
-
-        config = run_config(self.path)
-        inputs = self._inputs(config.get("inputs", {}))
-        prompts = inputs.prompts()[: self.questions]
-        reward = reward_named(inputs.reward)
-        settings = config.get("settings", {})
-        sampling = Sampling(
-            limit=self.limit or settings.get("answer_limit", 256),
-            temperature=self.temperature if self.temperature >= 0 else settings.get("temperature", 1.0),
-            stop=tuple(settings.get("stop", ())),
-        )
-        known = self.path in MODELS and not Path(self.path).exists()
-        name = "trained" if config else "model"
-        policies = {name: lambda: open_policy(self.path) if known else load_policy(self.path)}
-        if config and self.before:
-            policies = {"before": lambda: open_policy(config["inputs"]["model"]), **policies}
-        found = {}
-        for name, load in policies.items():
-            look.note(f"{name}: {len(prompts)} prompts, {self.answers} answers each")
-            found[name] = answer(
-                load(), prompts, reward, sampling=sampling, copies=self.answers, seed=self.seed,
-                system=settings.get("system", ""),
-            )  # fmt: skip
-        measured: dict[str, Any] = {
-            "prompts": f"{inputs.subject}, {len(prompts)}",
-            "reward": inputs.reward,
-            "fingerprint": prompts.fingerprint,
-            "answers": self.answers,
-            "temperature": sampling.temperature,
-            "limit": sampling.limit,
-            "policies": {
-                name: {
-                    "score": _plain(mean_interval(one.score.mean(1))),
-                    "tokens": float(one.tokens.mean()),
-                    "finished": float(one.finished.mean()),
-                    "entropy": one.entropy,
-                }
-                for name, one in found.items()
-            },
-            "samples": [
-                {
-                    "prompt": _shown(prompts[i].text),
-                    **{name: one.texts[i][0] for name, one in found.items()},
-                    **{f"score of {name}": float(one.score[i, 0]) for name, one in found.items()},
-                }
-                for i in range(min(8, len(prompts)))
-            ],
-        }
-        if len(found) == 2:
-            difference = paired_difference(
-                found["trained"].score.mean(1)[None], found["before"].score.mean(1)[None]
-            )
-            measured["difference"] = _plain(difference)
-        if config:
-            _keep(Path(self.path), measured)
-            from policysmith.cli.pages import run_page
-            from policysmith.training.runs import RunDirectory
-
-            run_page(RunDirectory.open(self.path))
-        if self.json:
-            look.print_json(measured)
-            return
-        columns, rows = answers_table(measured)
-        look.table(columns, rows, title=f"{measured['prompts']} prompts, reward: {inputs.reward}")
-        if "difference" in measured:
-            look.results.print(f"difference: {Interval(**measured['difference'])}, paired over the prompts")
-
-    def _inputs(self, kept: Mapping[str, Any]) -> PromptInputs:
-        """The prompts that are asked for, or those of the run; of a task, questions not trained on."""
-        if self.data or self.task or not kept:
-            chosen = PromptInputs(**{name: getattr(self, name) for name in _INPUTS})
-            unchanged = kept and self.reward == PromptInputs.reward
-            return replace(chosen, reward=kept["reward"]) if unchanged else chosen
-        inputs = config_from_json(PromptInputs, {name: kept[name] for name in _INPUTS})
-        if inputs.task:
-            # Question i of the task is drawn from seed + i.
-            return replace(inputs, data_seed=inputs.data_seed + inputs.size)
-        look.note("these are the prompts that the run was trained on; --data FILE asks others")
-        return inputs
-
-
-_INPUTS = tuple(one.name for one in fields(PromptInputs))
-
-
-def run_config(path: str) -> dict[str, Any]:
-    """The configuration of the language run at `path`; empty where there is none."""
-    place = Path(path)
-    if not (place / "config.json").is_file() or not (place / "policy").is_dir():
-        return {}
-    config = load_json(place / "config.json")
-    return config if "model" in config.get("inputs", {}) else {}
-
-
-def is_language(path: str) -> bool:
-    """Whether a language policy is at `path`: a run's, a model's folder, or a model's name."""
-    from policysmith.policies.language.models import MODELS
-
-    place = Path(path)
-    if path in MODELS and not place.exists():
-        return True
-    folder = place / "policy" if (place / "policy").is_dir() else place
-    if (folder / "policy.json").is_file() or place.suffix == ".gguf":
-        return True
-    config = folder / "config.json"
-    return config.is_file() and "model_type" in load_json(config)
-
-
-def kept_answers(folder: Path) -> list[dict[str, Any]]:
-    """What `eval` measured of a language run, oldest first."""
-    path = folder / ANSWERS
-    return load_json(path) if path.is_file() else []
-
-
-def answers_table(measured: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a measurement, a row per policy."""
-    rows = [
-        [
-            name,
-            str(Interval(**one["score"])),
-            f"{one['tokens']:.1f}",
-            f"{one['finished']:.0%}",
-            f"{one['entropy']:.3f}",
-        ]
-        for name, one in measured["policies"].items()
-    ]
-    return ["policy", "score", "tokens per answer", "finished", "entropy, nats per token"], rows
-
-
-def _keep(folder: Path, measured: Mapping[str, Any]) -> None:
-    key = ("fingerprint", "answers", "temperature", "limit")
-    others = [one for one in kept_answers(folder) if any(one[name] != measured[name] for name in key)]
-    save_json(folder / ANSWERS, [*others, measured])
-
-
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -265,12 +93,3 @@ def _option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    low, high = (float(np.nan_to_num(end, posinf=1e9, neginf=-1e9)) for end in (interval.low, interval.high))
-    return {"value": interval.value, "low": low, "high": high}
-
-
-def _shown(text: Any) -> str:
-    return text if isinstance(text, str) else "\n".join(turn["content"] for turn in text)

@@ -97,10 +97,10 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
 
 def _eval(words: list[str]) -> int | None:
     """`eval` of a policy that acts in an environment, or of one that answers prompts: the path says which."""
-    from policysmith.cli import language, runs
+    from policysmith.cli import eval_answers, runs
 
     path = next((word for word in words if not word.startswith("-")), "")
-    options = language.EvalAnswers if path and language.is_language(path) else runs.Eval
+    options = eval_answers.EvalAnswers if path and eval_answers.is_language(path) else runs.Eval
     return tyro.cli(options, args=words, prog="policysmith eval").run()
 
 

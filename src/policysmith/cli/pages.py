@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import policysmith
 from policysmith.cli import evaluations
-from policysmith.cli.language import answers_table, kept_answers
+from policysmith.cli.answers import answers_table, kept_answers
 from policysmith.common.catalogue import find_system
 from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
