@@ -32,7 +32,9 @@ def outcomes(*, filtered: bool = False) -> Label:
     def label(samples: Samples) -> Samples:
         batch = samples.batch
         reward = batch["reward"]
-        for row in ((reward != 0) & (reward != 1)).nonzero()[:1, 0].tolist():
+        graded = (reward != 0) & (reward != 1)
+        if bool(graded.any()):
+            row = int(graded.nonzero()[0])
             raise DataError(
                 f"an answer has the reward {float(reward[row]):g}",
                 where=_named(samples, row),
@@ -41,7 +43,8 @@ def outcomes(*, filtered: bool = False) -> Label:
             )
         rate = group_rate(reward, batch["group_id"])
         agree = (rate == 0) | (rate == 1)
-        for row in [] if filtered and bool(agree.all()) else agree.nonzero()[:1, 0].tolist():
+        if bool(agree.any()) and not (filtered and bool(agree.all())):
+            row = int(agree.nonzero()[0])
             raise DataError(
                 f"all answers to a prompt are {'right' if float(rate[row]) else 'wrong'}",
                 where=_named(samples, row),
