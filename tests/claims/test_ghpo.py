@@ -62,7 +62,7 @@ def result(arm, *, rates: dict[str, float], agreeing: float, hinted: tuple[float
             score = np.zeros((100, 4))
             score[: round(100 * rates.get(test, 0.5))] = 1.0
             numbers = {"rate": float(score.mean()), "pass": float(score.mean()), "tokens": 20.0}
-            curves[test] = {at: Measured(score, numbers) for at in range(20, steps + 1, 20)}
+            curves[test] = {at: Measured(score, numbers) for at in range(30, steps + 1, 30)}
         found.measured.append(curves)
         found.seconds.append(1.0)
     return found

@@ -104,7 +104,7 @@ def reproduce(
         "that are needed less and less",
         question=f"sums of {LONG}, without hints: GHPO at least {100 * BETTER:.0f} points above GRPO after "
         f"as many steps, sums of {SHORT} at most {100 * WITHIN:.0f} points below; half the share of groups "
-        "that agree; hints fall as training goes on; also above GRPO after as many tokens",
+        "that agree; fewer hints late than early (GRPO after as many tokens is shown beside it)",
         arms=record_arms(results, seeds),
         comparisons=comparisons(results),
         seeds=seeds,

@@ -75,7 +75,8 @@ def guided(
         samples.log("hard", _in(samples, hard))
         samples.log("unsolved", _in(samples, failed_groups(samples, column)))
         samples.log("unaided_reward", unaided)
-        samples.log("failed_rewards", failures)
+        if failures:
+            samples.log("failed_rewards", failures)
         _log_hints(samples, groups, shown, stages)
         log_tokens(samples, drawn)
         return samples
