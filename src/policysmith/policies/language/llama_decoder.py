@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policysmith.networks.products import linear
+from policysmith.policies.language.llama_scoring import of_the_family
 from policysmith.policies.language.policy import LanguagePolicy
 
 PREFILL_TOKENS = 4096
@@ -52,14 +53,7 @@ class LlamaDecoder:
     @staticmethod
     def knows(policy: LanguagePolicy) -> bool:
         """Whether the architecture is of the family, its attention neither in windows nor rescaled."""
-        config = policy.body.config
-        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-        return (
-            config.model_type in ("llama", "qwen2", "mistral")
-            and policy.can_share_prompts
-            and config.hidden_act == "silu"
-            and rope in ("default", "linear", "llama3", "yarn")
-        )
+        return of_the_family(policy.body.config) and policy.can_share_prompts
 
     def open(self, slots: int, *, text: int, limit: int) -> None:
         """See `Decoder`."""

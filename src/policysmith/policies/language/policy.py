@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from policysmith.common.errors import CapabilityError, DataError, FileError, Set
 from policysmith.common.extras import require
 from policysmith.common.saving import load_json, save_json, write_beside
 from policysmith.networks.token_log_prob import token_log_prob
+from policysmith.policies.language.llama_scoring import hidden_states, of_the_family
 from policysmith.policies.language.loading import EXTRA, complete_tokenizer, load_model, without_bars
-from policysmith.policies.language.shared_prompts import attending_by_layout, share_prompts
+from policysmith.policies.language.shared_prompts import Layout, attending_by_layout, share_prompts
 
 TOKENS_AT_A_TIME = 1 << 14
 """Without gradients, at most so many tokens (or one row) go through the model at once."""
@@ -232,19 +233,23 @@ class LanguagePolicy(nn.Module):
         if layout is None:
             position = torch.arange(end - 1, device=token.device)[None]
             return self._run(token[:, :-1], position)[mask[:, 1:]]
-        with attending_by_layout(self.causal.config):
-            hidden = self._run(layout.token, layout.position, layout=layout)
+        hidden = self._run(layout.token, layout.position, layout)
         return hidden[0, layout.source[mask[:, 1:]]]
 
-    def _run(self, token: Tensor, position: Tensor, **options: Any) -> Tensor:
-        # Causal attention needs no mask for padding behind the text; models warn where none is given.
-        output = self.body(
-            input_ids=token,
-            attention_mask=torch.ones_like(token),
-            position_ids=position,
-            use_cache=False,
-            **options,
-        )
+    def _run(self, token: Tensor, position: Tensor, layout: Layout | None = None) -> Tensor:
+        if self.can_share_prompts and of_the_family(self.causal.config) and not self.has_lora:
+            return hidden_states(self.body, token, position, layout)
+        told = nullcontext() if layout is None else attending_by_layout(self.causal.config)
+        options = {} if layout is None else {"layout": layout}
+        with told:
+            # Causal attention needs no mask for padding behind the text; models warn where none is given.
+            output = self.body(
+                input_ids=token,
+                attention_mask=torch.ones_like(token),
+                position_ids=position,
+                use_cache=False,
+                **options,
+            )
         return output.last_hidden_state
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from policysmith.common.extras import require
@@ -104,11 +104,21 @@ def attending_by_layout(config: Any) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *, layout: Layout, **options: Any
-) -> tuple[Tensor, None]:
-    """Attention over a line of tokens, [1, head, line, width] each; returns [1, line, head, width]."""
-    scale = options.get("scaling")
+def attend(
+    query: Float[Tensor, "row head time width"],
+    key: Float[Tensor, "row kv time width"],
+    value: Float[Tensor, "row kv time width"],
+    layout: Layout | None = None,
+    *,
+    scale: float | None = None,
+) -> Float[Tensor, "row time head width"]:
+    """Causal attention; with a layout, of the one row of tokens that it lays out."""
+    grouped = query.shape[1] != key.shape[1]
+    if layout is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
+        )
+        return out.transpose(1, 2)
     cut = layout.prompts * layout.start
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +128,6 @@ def _attention(
         return prompt, line[cut:].view(len(layout.prompt_of), -1, heads, width).transpose(1, 2)
 
     (query_p, query_a), (key_p, key_a), (value_p, value_a) = parts(query), parts(key), parts(value)
-    grouped = query.shape[1] != key.shape[1]
     prompt = F.scaled_dot_product_attention(
         query_p, key_p, value_p, is_causal=True, scale=scale, enable_gqa=grouped
     )
@@ -131,4 +140,11 @@ def _attention(
         enable_gqa=grouped,
     )
     line = [part.transpose(1, 2).reshape(-1, *query.shape[1::2]) for part in (prompt, answer)]
-    return torch.cat(line)[None], None
+    return torch.cat(line)[None]
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *, layout: Layout, **options: Any
+) -> tuple[Tensor, None]:
+    """`attend` as transformers calls it."""
+    return attend(query, key, value, layout, scale=options.get("scaling")), None

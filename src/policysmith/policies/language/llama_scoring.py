@@ -1,0 +1,161 @@
+"""Hidden states of models of the Llama family, with what the way back needs kept to a minimum.
+
+A layer is  x + O attention(Q n, K n, V n),  then  x + D (silu(G m) * U m),  n and m being RMS norms of x.
+
+Left to itself, automatic differentiation keeps every result on the way. Here a norm together with the
+products behind it is one function that keeps its input alone, and the gated part keeps G m and U m: the rest
+is elementwise and made again on the way back, which costs less than to write it down and read it. Half of the
+memory remains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from policysmith.policies.language.shared_prompts import Layout, attend
+
+
+def of_the_family(config: Any) -> bool:
+    """Whether a model's arithmetic is Llama's: RMS norms, rotated keys, a gated MLP with SiLU."""
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return (
+        config.model_type in ("llama", "qwen2", "mistral")
+        and config.hidden_act == "silu"
+        and not getattr(config, "mlp_bias", False)
+        and rope in ("default", "linear", "llama3", "yarn")
+    )
+
+
+def hidden_states(
+    body: Any, token: Int[Tensor, "row time"], position: Int[Tensor, "row time"], layout: Layout | None
+) -> Float[Tensor, "row time width"]:
+    """What the Hugging Face module `body` of the family gives, without adapters and dropout.
+
+    With a `layout`, the one row of tokens is laid out as it says.
+    """
+    config = body.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    x = F.embedding(token, body.embed_tokens.weight)
+    cos, sin = (table[:, None] for table in body.rotary_emb(x, position_ids=position))
+    for layer in body.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        products = (attention.q_proj, attention.k_proj, attention.v_proj)
+        projected = _NormedProducts.apply(
+            x,
+            layer.input_layernorm.weight,
+            config.rms_norm_eps,
+            *(product.weight for product in products),
+            *(product.bias for product in products),
+        )
+        query, key, value = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in projected)
+        out = attend(_rotated(query, cos, sin), _rotated(key, cos, sin), value, layout)
+        x = x + attention.o_proj(out.flatten(2))
+        x = x + _GatedMlp.apply(
+            x,
+            layer.post_attention_layernorm.weight,
+            config.rms_norm_eps,
+            mlp.gate_proj.weight,
+            mlp.up_proj.weight,
+            mlp.down_proj.weight,
+        )
+    return body.norm(x)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+# ---- functions that keep little -----------------------------------------------------------------------
+
+
+class _NormedProducts(torch.autograd.Function):
+    """norm(x) times several matrices, each with a bias or None."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float, *parameters: Tensor | None) -> Any:
+        count = len(parameters) // 2
+        weights, biases = parameters[:count], parameters[count:]
+        size = _inverse_size(x, eps)
+        normed = _normed(x, size, scale)
+        ctx.save_for_backward(x, size, scale, *weights)
+        ctx.has_bias = [bias is not None for bias in biases]
+        return tuple(F.linear(normed, w, b) for w, b in zip(weights, biases, strict=True))  # type: ignore[arg-type]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *of_outputs: Tensor) -> Any:
+        x, size, scale, *weights = ctx.saved_tensors
+        to_x, to_scale, to_weights = _back(x, size, scale, weights, of_outputs)
+        to_biases = [
+            out.flatten(0, -2).sum(0) if has else None
+            for out, has in zip(of_outputs, ctx.has_bias, strict=True)
+        ]
+        return to_x, to_scale, None, *to_weights, *to_biases
+
+
+class _GatedMlp(torch.autograd.Function):
+    """down (silu(gate n) * up n), n the norm of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, eps: float, gate: Tensor, up: Tensor, down: Tensor
+    ) -> Tensor:
+        size = _inverse_size(x, eps)
+        normed = _normed(x, size, scale)
+        gated, raised = F.linear(normed, gate), F.linear(normed, up)
+        ctx.save_for_backward(x, size, scale, gate, up, down, gated, raised)
+        return F.linear(F.silu(gated).mul_(raised), down)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_output: Tensor) -> Any:
+        x, size, scale, gate, up, down, gated, raised = ctx.saved_tensors
+        opening = gated.sigmoid()
+        opened = gated * opening
+        to_down = _outer(of_output, opened * raised)
+        of_inner = of_output @ down
+        # silu'(g) = s + g s (1 - s), s = sigmoid(g)
+        slope = torch.addcmul(opening, opened, 1 - opening)
+        of_raised = opened.mul_(of_inner)
+        of_gated = slope.mul_(of_inner).mul_(raised)
+        to_x, to_scale, (to_gate, to_up) = _back(x, size, scale, (gate, up), (of_gated, of_raised))
+        return to_x, to_scale, None, to_gate, to_up, to_down
+
+
+def _inverse_size(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean of squares + eps), in float32 or better."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=precise)
+    return (size.square_() / x.shape[-1] + eps).rsqrt_()
+
+
+def _normed(x: Tensor, size: Tensor, scale: Tensor) -> Tensor:
+    return (x * size).to(x.dtype).mul_(scale)
+
+
+def _back(x: Tensor, size: Tensor, scale: Tensor, weights: Any, of_outputs: Any) -> Any:
+    """Gradients of x, the norm's scale and the matrices behind it, from those of the products."""
+    straight = (x * size).to(x.dtype)
+    normed = straight * scale
+    to_weights = [_outer(of_output, normed) for of_output in of_outputs]
+    of_normed = of_outputs[0] @ weights[0]
+    for of_output, weight in zip(of_outputs[1:], weights[1:], strict=True):
+        of_normed = of_normed + of_output @ weight
+    to_scale = (of_normed * straight).flatten(0, -2).sum(0)
+    # d(x / |x|): what lies along x itself changes nothing.
+    of_straight = of_normed.mul_(scale)
+    along = (of_straight * straight).mean(-1, keepdim=True)
+    to_x = torch.addcmul(of_straight, straight, along, value=-1).mul_(size)
+    return to_x.to(x.dtype), to_scale, to_weights
+
+
+def _outer(of_output: Tensor, given: Tensor) -> Tensor:
+    """The gradient of a matrix: the sum over tokens of output gradient times input."""
+    return of_output.flatten(0, -2).t() @ given.flatten(0, -2)
