@@ -10,6 +10,7 @@ import pytest
 from policysmith.claims.common.arithmetic import (
     Level,
     Mixture,
+    careless_examples,
     questions,
     right,
     solution,
@@ -99,3 +100,22 @@ def test_a_mixture_has_each_level_as_often_as_its_share_says():
 def test_levels_and_mixtures_out_of_range_are_refused(make):
     with pytest.raises(SettingError):
         make()
+
+
+@needs_tasks
+def test_careless_solutions_slip_as_often_as_asked_and_go_on_from_there():
+    prompts = questions(Level(3, 1), 400, 0)
+    worked = careless_examples(prompts, 0.0, 0)
+    assert [one.answer for one in worked] == [prompt.data["solution"] for prompt in prompts]
+    slips = steps = 0
+    for one in careless_examples(prompts, 0.3, 0):
+        lines = one.answer.split(";")
+        for line in lines[:-1]:
+            asked, _, total = line.partition("=")
+            steps += 1
+            off = int(total) - int(solution(asked + "=").rpartition("#")[2])
+            slips += off != 0
+            assert abs(off) <= 3
+        assert lines[1].startswith(lines[0].rpartition("=")[2])
+        assert lines[-1] == "#" + lines[-2].rpartition("=")[2]
+    assert 0.25 < slips / steps < 0.35

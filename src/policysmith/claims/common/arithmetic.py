@@ -20,7 +20,7 @@ from itertools import count, islice
 import torch
 
 from policysmith.common.errors import DataError, SettingError
-from policysmith.common.rng import derive, generator
+from policysmith.common.rng import derive, generator, numpy_generator
 from policysmith.experience.examples import Example, Examples
 from policysmith.experience.prompts import Prompt, Prompts, from_task
 from policysmith.rewards.verifiers import after, numeric
@@ -108,6 +108,30 @@ def solution(question: str) -> str:
 def worked_examples(prompts: Prompts) -> Examples:
     """Every question with its solution as the answer to be written."""
     return Examples(Example(str(prompt.text), prompt.data["solution"]) for prompt in prompts)
+
+
+def careless_examples(prompts: Prompts, slips: float, seed: int) -> Examples:
+    """Every question with a solution in which each total is off by 1 to 3 with probability `slips`.
+
+    The work goes on from the wrong total. Taught to a model that can do sums, they make one that knows how
+    and does not take care: its likeliest answer is right more often than one that is drawn.
+    """
+    if not 0 <= slips <= 1:
+        raise SettingError(f"slips with probability {slips}", expected="between 0 and 1")
+    rng = numpy_generator(seed, "slips")
+
+    def work(question: str) -> str:
+        terms = _TERM.findall(question)
+        total, steps = int(terms[0]), []
+        for term in terms[1:]:
+            now = total + int(term)
+            if rng.random() < slips:
+                now += int(rng.choice([-3, -2, -1, 1, 2, 3]))
+            steps.append(f"{total}{term}={now};")
+            total = now
+        return "".join(steps) + f"{MARKER}{total}"
+
+    return Examples(Example(str(prompt.text), work(str(prompt.text))) for prompt in prompts)
 
 
 def _questions(level: Level, seed: int, held_out: bool) -> Iterator[Prompt]:

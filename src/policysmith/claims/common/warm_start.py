@@ -33,6 +33,7 @@ class WarmStart:
     """The recipe of a small decoder that has been taught `examples`.
 
     - `examples`: any; `claims.common.arithmetic` has some.
+    - `first`: what the decoder has been taught before, sizes as there; None for random weights.
     - `settings`: of the supervised run; `seed`: of weights and order.
     - `width`, `layers`, `heads`, `context`: the sizes of the decoder.
     """
@@ -44,11 +45,13 @@ class WarmStart:
     layers: int = 4
     heads: int = 4
     context: int = 128
+    first: WarmStart | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What determines the policy."""
-        return {
+        before = {} if self.first is None else {"first": self.first.identity}
+        return before | {
             "version": VERSION,
             "examples": self.examples.fingerprint,
             "settings": asdict(self.settings),
@@ -71,7 +74,10 @@ class WarmStart:
         kept = self.load(folder)
         if kept is not None:
             return kept
-        policy = small_decoder(self.seed, **self._sizes)
+        if self.first is None:
+            policy = small_decoder(self.seed, **self._sizes)
+        else:
+            policy = yield from self.first.make(folder)
         for now in supervised_run(policy, self.examples, settings=self.settings, seed=self.seed):
             yield Stage("warm start", now.step, now.total, now.metrics["loss"])
         policy.eval()
