@@ -77,10 +77,10 @@ def test_the_same_recipe_makes_the_same_weights(tmp_path):
 
 
 def test_a_start_goes_on_from_the_one_before_and_is_another_one(tmp_path):
-    second = replace(RECIPE, first=RECIPE, settings=SupervisedSettings(steps=1, batch_size=2))
+    second = replace(RECIPE, first=RECIPE, settings=SupervisedSettings(steps=2, batch_size=2, warmup_steps=0))
     assert "first" not in RECIPE.identity
     assert second.path(tmp_path) != RECIPE.path(tmp_path)
     stages = [stage.total for stage in second.make(tmp_path)]
-    assert stages == [3, 3, 3, 1]
+    assert stages == [3, 3, 3, 2, 2]
     before, after = RECIPE.load(tmp_path), second.load(tmp_path)
-    assert 0 < float((weights(after) - weights(before)).abs().max()) < 0.01
+    assert 0 < float((weights(after) - weights(before)).abs().max()) < 0.05
