@@ -114,11 +114,15 @@ class Clock:
         self.left = 0
         self.parts: dict[str, float] = defaultdict(float)
 
-    def ready(self, **about: Any) -> None:
+    def ready(self, model: Any, **about: Any) -> None:
         """Nothing has been learnt yet: say what this side is, and remember how much memory it holds."""
+        for weight in model.parameters():
+            weight.data = weight.data.clone()  # what was loaded may lie in the file still
         trim()
-        self.held = memory("VmRSS") + 3 * 4 * about["weights"]  # gradients and the two moments come yet
-        print(json.dumps(about), file=self.answers, flush=True)
+        weights = sum(weight.numel() for weight in model.parameters())
+        # Gradients and the two moments of the optimiser come yet. Pages of files are the libraries.
+        self.held = memory("RssAnon") + 3 * 4 * weights
+        print(json.dumps({"weights": weights, **about}), file=self.answers, flush=True)
 
     def begin(self) -> None:
         """A step begins."""
@@ -141,7 +145,7 @@ class Clock:
                 "seconds": seconds / self.steps,
                 "cpu_seconds": (time.process_time() - self.cpu) / self.steps,
                 "parts": {name: seconds / self.steps for name, seconds in self.parts.items()},
-                "memory": memory("VmHWM") - self.held,
+                "memory": memory("VmHWM") - memory("RssFile") - self.held,
             }
             print(json.dumps(answer), file=self.answers, flush=True)
 
@@ -219,7 +223,7 @@ def our_side(work: Work, folder: str, clock: Clock) -> None:
     lengths = [len(policy.encode_question(question)) for question in questions(work.size)]
     body = sum(p.numel() for p in policy.body.layers.parameters())
     clock.ready(
-        weights=sum(p.numel() for p in policy.parameters()),
+        policy,
         prompt_tokens=sum(lengths),
         arithmetic=arithmetic(work, sum(lengths), body, policy.head.numel()),
         rate=product_rate(),
@@ -302,7 +306,7 @@ def peer_side(work: Work, folder: str, clock: Clock) -> None:
     clock.timed(model, "forward", of_prompts, within="decode")
     clock.timed(model, "generate", "decode")
     clock.timed(trainer, "_calculate_rewards", "reward")
-    clock.ready(weights=sum(p.numel() for p in model.parameters()), prompt_tokens=sum(map(len, encoded)))
+    clock.ready(model, prompt_tokens=sum(map(len, encoded)))
     trainer.train()
 
 
