@@ -10,9 +10,12 @@ pytest.importorskip("transformers")
 from policysmith.common.errors import SettingError
 from policysmith.policies.language import memory
 from policysmith.policies.language.memory import MemoryEstimate, check_memory, training_memory
+from policysmith.policies.language.policy import LanguagePolicy
 
 
-def test_activations_are_near_what_autograd_keeps(small):
+@pytest.mark.parametrize("plain", [True, False])
+def test_activations_are_near_what_autograd_keeps(small, monkeypatch, plain):
+    monkeypatch.setattr(LanguagePolicy, "is_plain_llama", plain)
     token = torch.randint(3, 90, (4, 50), generator=torch.Generator().manual_seed(0))
     weights = {weight.untyped_storage().data_ptr() for weight in small.parameters()}
     kept: dict[int, int] = {}

@@ -83,7 +83,13 @@ def _kept_per_token(policy: LanguagePolicy) -> int:
     width, heads = config.hidden_size, config.num_attention_heads
     kept_heads = (getattr(config, "num_key_value_heads", None) or heads) * width // heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    # Two norms with input, normalised and scaled; queries and attention's result; keys and values; four of
-    # the MLP's inner width (gate, its activation, up, their product).
-    numbers = config.num_hidden_layers * (8 * width + 2 * kept_heads + 4 * inner) + 3 * width
+    if policy.is_plain_llama:
+        # What comes in, queries, attention's result as it is and in rows, what the MLP sees; keys and values;
+        # the two halves of the gated part.
+        of_layer = 5 * width + 2 * kept_heads + 2 * inner
+    else:
+        # Two norms with input, normalised and scaled; queries and attention's result; keys and values; four
+        # of the MLP's inner width (gate, its activation, up, their product).
+        of_layer = 8 * width + 2 * kept_heads + 4 * inner
+    numbers = config.num_hidden_layers * of_layer + 3 * width
     return numbers * policy.head.element_size()

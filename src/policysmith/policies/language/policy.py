@@ -237,7 +237,7 @@ class LanguagePolicy(nn.Module):
         return hidden[0, layout.source[mask[:, 1:]]]
 
     def _run(self, token: Tensor, position: Tensor, layout: Layout | None = None) -> Tensor:
-        if self.can_share_prompts and of_the_family(self.causal.config) and not self.has_lora:
+        if self.is_plain_llama:
             return hidden_states(self.body, token, position, layout)
         told = nullcontext() if layout is None else attending_by_layout(self.causal.config)
         options = {} if layout is None else {"layout": layout}
@@ -260,6 +260,11 @@ class LanguagePolicy(nn.Module):
             kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()
         )
         return full and bool(getattr(self.causal, "_supports_attention_backend", False))
+
+    @property
+    def is_plain_llama(self) -> bool:
+        """Whether its layers are run by `llama_scoring`: of that family, and without adapters."""
+        return self.can_share_prompts and of_the_family(self.causal.config) and not self.has_lora
 
     # ---- adapters, references, files -----------------------------------------------------------------
 
