@@ -25,8 +25,8 @@ class Reproduce:
     name: tyro.conf.Positional[str]
     seeds: int = 3
     """runs per arm"""
-    evaluate: int = 50
-    """episodes (or problems) per run"""
+    evaluate: int | None = None
+    """episodes (or questions) per run; by default the experiment's own number"""
     ablations: bool = False
     """run the experiment's ablations too"""
     out: str = ""
@@ -36,15 +36,13 @@ class Reproduce:
 
     def run(self) -> int:
         """Run it; exit code 3 where the claim fails."""
-        if self.seeds < 1 or self.evaluate < 1:
+        if self.seeds < 1 or (self.evaluate is not None and self.evaluate < 1):
             raise SettingError("an experiment needs at least one run and one episode")
         experiment = find_system(self.name).load_claim()
+        wanted = {} if self.evaluate is None else {"evaluate": self.evaluate}
         claim = look.watch(
             experiment.reproduce(
-                seeds=list(range(self.seeds)),
-                folder=cache_folder(),
-                evaluate=self.evaluate,
-                ablations=self.ablations,
+                seeds=list(range(self.seeds)), folder=cache_folder(), ablations=self.ablations, **wanted
             )
         )
         folder = Path(self.out or f"runs/claim-{claim.system}")
