@@ -56,7 +56,7 @@ TAUGHT = Mixture(((SHORT, 3), (Level(3, 1), 1)))
 """What the start was taught to work out alone."""
 MENDED = Mixture(((Level(3, 1), 1), (LONG, 3)))
 """What it was taught to mend."""
-TEACHING = SupervisedSettings(steps=4000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+TEACHING = SupervisedSettings(steps=3000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 
 REFINING = critique_grpo.Config(
     **BUDGET, steps=STEPS, weight_decay=0.0, template=REFINE, wording=WORDING, critique="simple_gt"

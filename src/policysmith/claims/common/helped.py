@@ -29,10 +29,10 @@ from policysmith.systems import ghpo
 SHORT, LONG = Level(2, 1), Level(4, 1)
 SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 
-STEPS = 60
+STEPS = 40
 LONGER = 2 * STEPS
 """Steps of the baseline, which is measured on its way, so that it can be given as many tokens."""
-MEASURING = Measuring(right, Sampling(limit=32), copies=4, every=30)
+MEASURING = Measuring(right, Sampling(limit=32), copies=4, every=20)
 """Four answers to a question at temperature 1, without help."""
 
 BUDGET: dict[str, Any] = {
