@@ -39,10 +39,10 @@ BUDGET: dict[str, Any] = {
     "prompts": 16,
     "group_size": 8,
     "answer_limit": 32,
-    "optimizer_steps": 2,
+    "optimizer_steps": 4,
     "learning_rate": 3e-4,
 }
-"""Of every run: rollouts of 128 answers with two optimiser steps on each."""
+"""Of every run: rollouts of 128 answers with four optimiser steps on each."""
 
 GUIDED = ghpo.Config(**BUDGET, steps=STEPS, warmup_steps=0, template=HINT)
 GRPO = Arm(
