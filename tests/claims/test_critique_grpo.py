@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("reasoning_gym")
 
 from policysmith.claims import critique_grpo as experiment
-from policysmith.claims.common.helped import BUDGET, GRPO, LONG, LONGER, STEPS, question_sets
+from policysmith.claims.common.helped import BUDGET, GRPO, LONGER, STEPS, question_sets
 from policysmith.claims.common.language import ArmResult, Measured
-from policysmith.claims.critique_grpo import AT_STEPS, AT_TOKENS, NEVER, OURS, SEEN, arms
+from policysmith.claims.critique_grpo import AT_STEPS, AT_TOKENS, LONG, NEVER, OURS, SEEN, arms
 from policysmith.evaluation import claim
 
 SEEDS = [0, 1, 2]
@@ -26,13 +26,21 @@ def test_baseline_and_method_have_the_same_budget():
     assert len({str(arm.config) for arm in arms(ablations=True)}) == 5
 
 
-def test_nobody_is_taught_what_is_held_out_and_long_sums_only_to_mend_them():
-    held_out = {prompt.text for name in ("short", "long") for prompt in question_sets(60)[name]}
-    asked = [example.prompt.split("!") for example in experiment.warm_start().examples]
-    assert not held_out & {question for question, *_ in asked}
-    alone = {len(re.findall(r"\d+", question)) for question, *mended in asked if not mended}
-    assert alone == {2, 3}
-    assert LONG.terms == 4
+def test_nobody_is_taught_what_is_held_out():
+    held_out = {prompt.text for name in ("short", "long") for prompt in question_sets(60, LONG)[name]}
+    assert not held_out & {one.prompt.split("!")[0] for one in experiment.warm_start().examples}
+
+
+def test_long_sums_are_mostly_answered_in_haste_and_always_mended_with_care():
+    long = [
+        one
+        for one in experiment.warm_start().examples
+        if len(re.findall(r"\d", one.prompt.split("=")[0])) == 3
+    ]
+    alone = [one.answer.startswith("#") for one in long if "!" not in one.prompt]
+    mended = [one.answer.startswith("#") for one in long if "!" in one.prompt]
+    assert 0.85 < sum(alone) / len(alone) < 0.95
+    assert not any(mended)
 
 
 def result(arm, curve: dict[int, float], *, solved: float, tokens: float) -> ArmResult:

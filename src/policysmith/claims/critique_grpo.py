@@ -1,9 +1,9 @@
 """Critique-GRPO's claim at small scale: refinements of failed answers teach what plain GRPO does not reach.
 
-A small model has been taught short sums well and long ones badly, and to mend failed solutions. From there
-it trains by GRPO on eight answers to a question, or by Critique-GRPO on seven and a refinement. Both are
-measured on bare questions: after as many steps, and, since refining draws about twice the tokens, GRPO also
-after as many tokens.
+A small model works out short sums, answers longer ones in haste, and, told that it was wrong, works those out
+too. From there it trains by GRPO on eight answers to a question, or by Critique-GRPO on seven and a
+refinement. Both are measured on bare questions: after as many steps, and, since refining draws more tokens,
+GRPO also after as many tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from policysmith.claims.common import helped
-from policysmith.claims.common.arithmetic import Level, Mixture, worked_examples
+from policysmith.claims.common.arithmetic import Level, questions, worked_examples
 from policysmith.claims.common.helped import (
     BUDGET,
     GRPO,
-    LONG,
     MEASURING,
     SHORT,
     SIZES,
@@ -34,7 +33,7 @@ from policysmith.claims.common.helped import (
     share_over,
     tokens_drawn,
 )
-from policysmith.claims.common.helped_arithmetic import REFINE, WORDING, corrected_examples
+from policysmith.claims.common.helped_arithmetic import REFINE, WORDING, corrected_examples, hasty_examples
 from policysmith.claims.common.language import Arm, ArmResult, claim_arm, compare, trained_seconds
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
@@ -52,11 +51,10 @@ TESTS = ("short", "long", SEEN)
 BETTER = 0.05
 """It has to be so much better on long sums."""
 
-TAUGHT = Mixture(((SHORT, 3), (Level(3, 1), 1)))
-"""What the start was taught to work out alone."""
-MENDED = Mixture(((Level(3, 1), 1), (LONG, 3)))
-"""What it was taught to mend."""
-TEACHING = SupervisedSettings(steps=3000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+LONG = Level(3, 1)
+HASTY = 0.9
+"""Share of the long sums that the start was taught to answer without a way to the answer."""
+TEACHING = SupervisedSettings(steps=2000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 
 REFINING = critique_grpo.Config(
     **BUDGET, steps=STEPS, weight_decay=0.0, template=REFINE, wording=WORDING, critique="simple_gt"
@@ -66,8 +64,9 @@ REFINING = critique_grpo.Config(
 def warm_start() -> WarmStart:
     """The recipe of the model that both arms start from."""
     examples = [
-        *worked_examples(TAUGHT.questions(12_000, 0)),
-        *corrected_examples(MENDED.questions(28_000, 1), 0),
+        *worked_examples(questions(SHORT, 8_000, 0)),
+        *hasty_examples(questions(LONG, 8_000, 0), HASTY, 0),
+        *corrected_examples(questions(LONG, 16_000, 1), 0),
     ]
     return WarmStart(Examples(examples), TEACHING, **SIZES)
 
@@ -89,12 +88,12 @@ def reproduce(
 ) -> Generator[Stage, None, claim.Claim]:
     """Run the experiment; finished training runs are taken from `folder`. `evaluate` is in questions."""
     began = time.perf_counter()
-    begun = yield from helped.start(warm_start(), folder)
+    begun = yield from helped.start(warm_start(), folder, long=LONG)
     results = yield from compare(
         arms(ablations=ablations),
         begun,
         seeds=seeds,
-        tests=helped.question_sets(evaluate),
+        tests=helped.question_sets(evaluate, LONG),
         measuring=MEASURING,
         folder=folder,
     )

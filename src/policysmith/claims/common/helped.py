@@ -53,26 +53,26 @@ GRPO = Arm(
 """GHPO without hints: the same loss, mean and deviation."""
 
 
-def prompts() -> Prompts:
+def prompts(long: Level = LONG) -> Prompts:
     """What is asked in training, short and long by turns at random."""
-    return Mixture(((SHORT, 1), (LONG, 1))).questions(640, 3)
+    return Mixture(((SHORT, 1), (long, 1))).questions(640, 3)
 
 
-def question_sets(size: int) -> dict[str, Prompts]:
+def question_sets(size: int, long: Level = LONG) -> dict[str, Prompts]:
     """What is asked when policies are measured: held-out questions, and long ones of the training."""
-    seen = Prompts([prompt for prompt in prompts() if prompt.data["level"] == LONG][:size])
+    seen = Prompts([prompt for prompt in prompts(long) if prompt.data["level"] == long][:size])
     return {
         "short": questions(SHORT, size, 4, held_out=True),
-        "long": questions(LONG, size, 4, held_out=True),
+        "long": questions(long, size, 4, held_out=True),
         "long, trained on": seen,
     }
 
 
-def start(recipe: WarmStart, folder: Path) -> Generator[Stage, None, Start]:
+def start(recipe: WarmStart, folder: Path, *, long: Level = LONG) -> Generator[Stage, None, Start]:
     """The model of that recipe (trained where `folder` does not have it yet) with prompts and reward."""
     yield from recipe.make(folder)
     path = recipe.path(folder)
-    return Start(path, path.name, prompts(), right, "right")
+    return Start(path, path.name, prompts(long), right, "right")
 
 
 def with_half(begun: Start) -> Start:

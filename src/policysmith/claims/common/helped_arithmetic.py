@@ -1,11 +1,10 @@
-"""Sums with help: the arithmetic's questions beside a hint, or beside a failed solution and its critique.
+"""Sums with help: the arithmetic's questions beside a hint, or beside a failed answer and its critique.
 
-    hint       7-2+8=7-2=5;                     the rest is to be written: 5+8=13;#13
-    critique   7-2+8=!7-2=4;4+8=12;#12~no 13:   the whole is to be written: 7-2=5;5+8=13;#13
+    hint       7-2+8=7-2=5;        the rest is to be written: 5+8=13;#13
+    critique   7-2+8=!#11~no 13:   the whole is to be written: 7-2=5;5+8=13;#13
 
 A hint stands where the answer would begin, so that whoever can work out sums can go on with it. What a
-critique asks for, a small model understands only where it has seen it: the examples here teach it that, for
-longer sums than it is taught to work out alone, so that critiques have something to offer.
+critique asks for, a small model understands only where it has seen it; the examples here teach it that.
 """
 
 from __future__ import annotations
@@ -25,16 +24,29 @@ REFINE = "{question}!{answer}~{critique}:"
 WORDING = Wording(right="ok", wrong="no", truth=" {truth}")
 
 
-def corrected_examples(prompts: Prompts, seed: int) -> Examples:
-    """Each question beside a failed solution and what is said of it; the right solution is to be written.
+def hasty_examples(prompts: Prompts, share: float, seed: int) -> Examples:
+    """Each question with its answer: for this share of them without the way to it."""
+    rng = generator(seed, "haste")
 
-    Half of the critiques tell the answer, half say no more than that it is wrong.
+    def example(prompt: Prompt) -> Example:
+        hasty = bool(torch.rand((), generator=rng) < share)
+        return Example(str(prompt.text), f"{MARKER}{prompt.answer}" if hasty else prompt.data["solution"])
+
+    return Examples(map(example, prompts))
+
+
+def corrected_examples(prompts: Prompts, seed: int) -> Examples:
+    """Each question beside a failed answer and what is said of it; the right solution is to be written.
+
+    Half of the answers are a wrong number and no more, half are worked out with one slip. Half of the
+    critiques tell the truth, half say no more than that the answer is wrong.
     """
     rng = generator(seed, "corrections")
 
     def example(prompt: Prompt) -> Example:
         truth = WORDING.truth.format(truth=prompt.answer) if _coin(rng) else ""
-        failed = with_slip(prompt.data["solution"], rng)
+        slipped = with_slip(prompt.data["solution"], rng)
+        failed = MARKER + slipped.split(MARKER)[1] if _coin(rng) else slipped
         asked = REFINE.format(question=prompt.text, answer=failed, critique=WORDING.wrong + truth)
         return Example(asked, prompt.data["solution"])
 
