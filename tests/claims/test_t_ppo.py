@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from policysmith.claims.t_ppo import (
     occupancy,
     reached,
     sides,
+    slipping,
 )
 from policysmith.common.stages import result_of
 from policysmith.policies.language.small import small_decoder
@@ -58,6 +60,26 @@ def test_ppo_differs_in_its_window_alone():
     assert all(getattr(ours, name) == getattr(whole, name) for name in same)
     assert ours.critic_warmup * WINDOW == whole.critic_warmup * LIMIT
     assert {name for name, value in vars(ours).items() if getattr(failing, name) != value} == {"carry_value"}
+
+
+def test_the_teacher_slips_as_often_as_said_and_goes_on_from_there():
+    asked = experiment.MIXTURE.questions(300, 5)
+    taught = slipping(asked, 0.25, seed=0)
+    slips = steps = 0
+    for example in taught:
+        *worked, answer = example.answer.split(";")
+        for step in worked:
+            start, term, now = re.fullmatch(r"(-?\d+)([+-]\d+)=(-?\d+)", step).groups()  # type: ignore[union-attr]
+            steps += 1
+            slips += int(start) + int(term) != int(now)
+            assert abs(int(start) + int(term) - int(now)) <= 2
+        assert answer == f"#{now}"
+    assert slips / steps == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_teacher_who_never_slips_works_out_the_solution():
+    asked = experiment.MIXTURE.questions(20, 5)
+    assert [one.answer for one in slipping(asked, 0.0, seed=0)] == [one.data["solution"] for one in asked]
 
 
 def test_a_target_is_reached_between_the_measurements_around_it():

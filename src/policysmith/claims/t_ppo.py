@@ -10,6 +10,7 @@ many of the slots stand idle, and one for reading what there is before the first
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from policysmith.claims.common.arithmetic import Level, Mixture, right, worked_examples
+from policysmith.claims.common.arithmetic import MARKER, Level, Mixture, right
 from policysmith.claims.common.language import (
     Arm,
     ArmResult,
@@ -34,24 +35,29 @@ from policysmith.claims.common.language import (
     trained_seconds,
 )
 from policysmith.claims.common.warm_start import WarmStart
+from policysmith.common.rng import numpy_generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.plots import learning_curves
 from policysmith.evaluation.statistics import Interval, mean_interval
+from policysmith.experience.examples import Example, Examples
+from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.sampling import Sampling
 from policysmith.systems import grpo, t_ppo
 from policysmith.training.learners.supervised import SupervisedSettings
 
-MIXTURE = Mixture(((Level(2, 1), 5.0), (Level(3, 1), 2.0), (Level(4, 1), 2.0), (Level(6, 1), 1.0)))
-"""What is asked: answers of 9 to 40 tokens."""
-TAUGHT = Mixture(((Level(2, 1), 2.0), (Level(3, 1), 2.0), (Level(4, 1), 1.0), (Level(6, 1), 1.0)))
-WARM_UP = SupervisedSettings(steps=1600, batch_size=16, learning_rate=3e-3, warmup_steps=100)
-SLOTS, LIMIT, WINDOW = 64, 48, 8
+MIXTURE = Mixture(((Level(2, 1), 8.0), (Level(3, 1), 6.0), (Level(4, 1), 3.0), (Level(5, 1), 3.0)))
+"""What is asked; answers take 9 to 40 tokens."""
+TAUGHT = Mixture(((Level(2, 1), 2.0), (Level(3, 1), 2.0), (Level(4, 1), 1.0), (Level(5, 1), 1.0)))
+WARM_UP = SupervisedSettings(steps=1500, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+SLIPS = 0.25
+"""So often a step of what the model was taught is wrong."""
+SLOTS, LIMIT, WINDOW = 64, 48, 12
 BUDGET = 1920
 """Decoding steps of every arm, if each of its answers under way were written to the limit."""
 MEASURED = 192
 """Decoding steps between two measurements, reckoned likewise."""
-WARMING = 192
+WARMING = 240
 """Decoding steps in which the critic learns alone, likewise."""
 TARGET = 0.6
 """The held-out accuracy that is to be reached."""
@@ -117,9 +123,35 @@ def sides(*, ablations: bool) -> list[Side]:
     return found
 
 
+def warm_start() -> WarmStart:
+    """The model that all arms start from: it has been taught by a teacher who slips."""
+    examples = slipping(TAUGHT.questions(20_000, 0), SLIPS, seed=0)
+    return WarmStart(examples, WARM_UP, width=96, layers=3)
+
+
+def slipping(prompts: Prompts, share: float, *, seed: int) -> Examples:
+    """Every question worked out by somebody who misses the total of a step by 1 or 2 in `share` of the steps.
+
+    Who imitates that does what is right most often, but not always; learning from rewards can rule it out.
+    """
+    rng = numpy_generator(seed, "slips")
+    examples = []
+    for prompt in prompts:
+        first, *terms = re.findall(r"[+-]?\d+", str(prompt.text))
+        total, steps = int(first), []
+        for term in terms:
+            now = total + int(term)
+            if rng.random() < share:
+                now += int(rng.choice([-2, -1, 1, 2]))
+            steps.append(f"{total}{term}={now};")
+            total = now
+        examples.append(Example(str(prompt.text), f"{''.join(steps)}{MARKER}{total}"))
+    return Examples(examples)
+
+
 def start(folder: Path) -> Generator[Stage, None, Start]:
-    """The model that was taught a little, and what it is asked."""
-    taught = WarmStart(worked_examples(TAUGHT.questions(20_000, 0)), WARM_UP, width=96, layers=3)
+    """The warm start, and what it is asked."""
+    taught = warm_start()
     yield from taught.make(folder)
     path = taught.path(folder)
     return Start(path, path.name, MIXTURE.questions(4000, 1), right, "right")

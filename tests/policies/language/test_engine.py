@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -178,6 +180,21 @@ def test_a_stop_string_ends_the_answer_that_completes_it(policy):
     for before, after in zip(free.texts, stopped.texts, strict=True):
         assert before.startswith(after)
         assert after == before or after.endswith(stop)
+
+
+def test_a_stop_string_may_begin_in_the_prefix_but_not_end_there(policy):
+    free = write(policy)
+    row = max(range(len(free)), key=lambda row: len(free.texts[row]))
+    going_on = replace(free.requests[row], prefix=free.answer(row)[:7])
+    alone = write(policy, [going_on]).texts[0]
+
+    def with_stop(stop: str) -> str:
+        sampling = Sampling(limit=LIMIT, temperature=0.9, stop=(stop,))
+        return write(policy, [going_on], sampling=sampling).texts[0]
+
+    assert with_stop(alone[6:8]) == alone[:8]
+    assert alone[5:7] not in alone[6:]
+    assert with_stop(alone[5:7]) == alone
 
 
 def test_a_hint_is_given_shared_and_not_learnt(any_policy):

@@ -285,5 +285,9 @@ class _StopStrings:
         # Most tokens hold no last character of a stop string, and part of a character shows as U+FFFD.
         if not any(stop[-1] in piece or "\ufffd" in piece for stop in self.stop):
             return False
-        tail = self.policy.decode(run.token[row, max(0, count - self.tail - 1) : count].tolist())
-        return any(stop in tail for stop in self.stop)
+        drawn = run.token[row, max(0, count - self.tail - 1) : count].tolist()
+        # A stop string may have begun in the prefix, where an earlier call was cut off in the middle of it.
+        given = list(run.requests[row].prefix)[-(self.tail + 1) :] if count <= self.tail else []
+        now = self.policy.decode([*given, *drawn])
+        before = self.policy.decode([*given, *drawn[:-1]])
+        return any(now.count(stop) > before.count(stop) for stop in self.stop)
