@@ -100,7 +100,7 @@ def test_a_wrong_explanation_is_closed_with_the_right_answer(policy, rng):
     end = policy.end_tokens[0]
     token = samples.batch["token"][1][samples.batch["mask"][1]].tolist()
     assert token.index(end) == len(token) - 1, "the text goes on where it had ended"
-    assert samples.batch["log", "right"].tolist() == [1.0, 0.0]
+    assert samples.batch["log", "right"].tolist() == [0.5, 0.5]
 
 
 def test_a_wrong_explanation_can_be_left_out(policy, rng):
@@ -109,6 +109,7 @@ def test_a_wrong_explanation_can_be_left_out(policy, rng):
 
     samples = explaining(saying(policy, half), policy, ask=ASK, only_right=True)(GROUPS, rng=rng)
     assert samples.batch["group_id"].tolist() == [3]
+    assert samples.batch["log", "right"].tolist() == [0.5], "of all, not of those that are left"
     nothing = explaining(saying(policy, wrong), policy, ask=ASK, only_right=True)(GROUPS, rng=rng)
     assert len(nothing) == 0
 

@@ -78,7 +78,8 @@ def explaining(
     - `column`: the reward of `sampler` that says so, where there are several.
     - `system`: the message before the prompts, as `sampler` has it.
 
-    Empty explanations are left out. Logs `right` (before the closing) and `empty`. Raises `SettingError`
+    Empty explanations are left out. Logs the shares of all that are `right` (before the closing) and
+    `empty`. Raises `SettingError`
     where the answer does not show in what is asked, and `DataError` where most explanations are empty.
     """
     if closing:
@@ -90,7 +91,7 @@ def explaining(
         asked = {group: _asked(ask, prompt) for group, prompt in groups.items()}
         found = sampler(asked, rng=rng, version=version, copies=1 if copies is None else copies)
         right = correctness(found, column) > 0
-        found.log("right", right)
+        found.log("right", float(right.float().mean()))
         written = [row for row, text in enumerate(found.texts) if text.strip()]
         found.log("empty", 1 - len(written) / len(found))
         if len(written) <= len(found) / 2:

@@ -320,9 +320,9 @@ def collecting(
         nonlocal idle
         samples = gathered(source, sampler, settings, rng=rng, version=state.step)
         state.shown = shown(samples)
-        agree = agreeing(samples.batch["reward"], compared(samples.batch["group_id"], settings))
+        agree = agreement(samples.batch, settings)
         samples.log("agreeing", agree)
-        idle = idle + 1 if bool(agree.all()) else 0
+        idle = idle + 1 if bool((agree == 1).all()) else 0
         if idle == PATIENCE:
             warnings.warn(
                 f"for {PATIENCE} steps the answers that are compared have had equal rewards "
@@ -335,6 +335,17 @@ def collecting(
         return label(samples).batch
 
     return collect
+
+
+def agreement(batch: TensorDict, settings: LanguageSettings) -> Float[Tensor, "row"]:
+    """1 where all rewards that a row is compared with agree, else 0; NaN for imitated rows: with none."""
+    group = compared(batch["group_id"], settings)
+    if "imitation" not in batch.keys():  # noqa: SIM118
+        return agreeing(batch["reward"], group).float()
+    usual = ~(batch["imitation"] > 0)
+    agree = torch.full((len(batch),), torch.nan, device=batch["reward"].device)
+    agree[usual] = agreeing(batch["reward"][usual], group[usual]).float()
+    return agree
 
 
 def compared(group_id: Int[Tensor, "row"], settings: LanguageSettings) -> Int[Tensor, "row"]:
