@@ -59,7 +59,7 @@ ALONE = {Level(2, 1): 6000, Level(3, 1): 6000}
 TOLD = {Level(2, 1): 2000, Level(3, 1): 3000, Level(4, 1): 5000, Level(5, 1): 5000}
 """How many it was taught to work out with the answer in view."""
 TEACHING = SupervisedSettings(steps=2400, batch_size=16, learning_rate=3e-3, warmup_steps=100)
-SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
+SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 EXPLAIN = "{question}{answer}?"
 
 BUDGET: dict[str, Any] = {

@@ -60,7 +60,7 @@ EASY, HARD = "easy", "hard"
 TAUGHT_EASY = 6000
 """Easy questions that the start is taught."""
 TEACHING = SupervisedSettings(steps=2400, batch_size=16, learning_rate=3e-3, warmup_steps=100)
-SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
+SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 SAMPLING = Sampling(limit=48)
 MEASURING = Measuring(right, SAMPLING, copies=4)
 """Four answers to a question at temperature 1."""

@@ -27,7 +27,7 @@ from policysmith.policies.language.sampling import Sampling
 from policysmith.systems import ghpo
 
 SHORT, LONG = Level(2, 1), Level(4, 1)
-SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
+SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 
 STEPS = 40
 LONGER = 2 * STEPS

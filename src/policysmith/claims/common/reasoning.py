@@ -39,7 +39,7 @@ TEACHING = SupervisedSettings(steps=2400, batch_size=16, learning_rate=3e-3, war
 SLIPPING = SupervisedSettings(steps=300, batch_size=16, learning_rate=1e-3, warmup_steps=20)
 SLIPS = 0.35
 """How likely each total is to be wrong in the solutions with slips."""
-SIZES = {"width": 96, "layers": 3, "heads": 4, "context": 128}
+SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 LIMIT = 32
 """Tokens of an answer; those of the level take some 18."""
 
