@@ -42,7 +42,7 @@ from policysmith.experience.episodes import Episodes
 from policysmith.systems import behaviour_cloning, data_quality
 
 TASKS = (OBSTACLE, *ARM_TASKS)
-SIZES: dict[str, Any] = (3, 10, 50)
+SIZES = (3, 10, 50)
 FEW, MANY = SIZES[:2], SIZES[2]
 LEARNER = replace(
     behaviour_cloning.PRESETS["data-quality"],
