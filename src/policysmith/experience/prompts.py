@@ -133,7 +133,13 @@ def from_dataset(
             raise FileError(
                 f"files of kind '{place.suffix}' are not read", where=path, expected=", ".join(kinds)
             )
-        rows = datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
+        shown = datasets.are_progress_bars_disabled() is False
+        datasets.disable_progress_bars()
+        try:
+            rows = datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
     prompts = from_rows(rows, prompt=prompt, answer=answer)
     prompts.provenance.update({"data": place.name})
     return prompts
