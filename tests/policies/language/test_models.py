@@ -50,6 +50,15 @@ def test_a_model_is_converted_once_and_then_opened_from_the_cache(packaged, smal
     assert torch.equal(second.head, small.head)
 
 
+def test_adapters_of_a_named_model_find_it_by_its_name(packaged, tmp_path):
+    pytest.importorskip("peft")
+    adapted = open_policy("tiny").with_lora(2)
+    adapted.save_pretrained(tmp_path / "adapted")
+    again = LanguagePolicy.from_pretrained(tmp_path / "adapted", local_files_only=True)
+    assert again.source == "tiny"
+    assert torch.equal(again.head, adapted.head)
+
+
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:

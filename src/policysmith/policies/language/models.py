@@ -60,11 +60,16 @@ def get_model(name: str, *, converting: Callable[[], None] = lambda: None) -> Pa
 
 def open_policy(source: str | os.PathLike[str], **options: Any) -> LanguagePolicy:
     """The policy at a path or of a name: one of `MODELS`, or whatever `LanguagePolicy.load` takes."""
-    named = str(source) in MODELS and not Path(source).exists()
-    policy = LanguagePolicy.load(get_model(str(source)) if named else source, **options)
-    if named:
+    place = located(source)
+    policy = LanguagePolicy.load(place, **options)
+    if place is not source:
         policy.source = str(source)  # the cache may move, the name stays
     return policy
+
+
+def located(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The folder of a model that a name of `MODELS` brings; anything else as it is."""
+    return get_model(str(source)) if str(source) in MODELS and not Path(source).exists() else source
 
 
 def _packaged_file(model: PackagedModel) -> Path:

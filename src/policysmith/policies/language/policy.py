@@ -326,7 +326,7 @@ class LanguagePolicy(nn.Module):
         if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
             raise FileError("not a language policy of this version", where=str(Path(folder) / _SETTINGS))
         base = settings.get("base")
-        model, tokenizer = load_model(folder if base is None else base, **options)
+        model, tokenizer = load_model(folder if base is None else _located(base), **options)
         if base is None:
             return cls(model, tokenizer, source=str(folder))
         peft = require("peft", extra=EXTRA)
@@ -335,6 +335,12 @@ class LanguagePolicy(nn.Module):
             raise FileError("the adapter's weights are missing", where=str(Path(folder) / _ADAPTER))
         adapted = peft.PeftModel.from_pretrained(model, str(Path(folder) / _ADAPTER), is_trainable=True)
         return cls(adapted, tokenizer, source=base)
+
+
+def _located(base: str) -> str | os.PathLike[str]:
+    from policysmith.policies.language.models import located  # it makes policies, and so imports this module
+
+    return located(base)
 
 
 @torch.no_grad()
