@@ -1,8 +1,8 @@
 """GHPO's claim at small scale: hints where all answers fail teach what plain GRPO does not reach.
 
-A small model has been taught short sums well and long ones badly. From there GRPO and GHPO train on short and
-long sums by halves. Both are measured without hints: after as many steps, and GRPO also after as many tokens
-as GHPO has drawn.
+A small model can do sums and takes no care: it gets short ones right about every other time and long ones
+seldom. From there GRPO and GHPO train on short and long sums by halves. Both are measured without hints:
+after as many steps, and GRPO also after as many tokens as GHPO has drawn.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from policysmith.claims.common import helped
-from policysmith.claims.common.arithmetic import Level, Mixture, worked_examples
+from policysmith.claims.common import helped, reasoning
+from policysmith.claims.common.arithmetic import careless_examples
 from policysmith.claims.common.helped import (
     BUDGET,
     GRPO,
@@ -45,7 +45,6 @@ from policysmith.evaluation import claim
 from policysmith.evaluation.plots import bars_with_intervals
 from policysmith.evaluation.statistics import Interval, mean_interval, paired_difference
 from policysmith.systems import ghpo
-from policysmith.training.learners.supervised import SupervisedSettings
 
 OURS, HALF = "GHPO", "half of the solution, always"
 AT_STEPS, AT_TOKENS = f"GRPO, {STEPS} steps", "GRPO, as many tokens as GHPO"
@@ -55,16 +54,16 @@ HINTED, LEAKED = "share of groups with a hint", "share of groups whose hint held
 TESTS = ("short", "long")
 BETTER, WITHIN = 0.05, 0.02
 """GHPO has to be so much better on long sums, and may be so much worse on short ones."""
-TAUGHT = Mixture(((SHORT, 6), (Level(3, 1), 3), (LONG, 1)))
-"""What the start was taught."""
-TEACHING = SupervisedSettings(steps=1300, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+SLIPS = 0.5
+"""How likely each total is to be wrong in the solutions with slips that the start was taught last."""
 EDGE = STEPS // 4
 """Steps at the beginning and at the end over which the use of hints is compared."""
 
 
 def warm_start() -> WarmStart:
-    """The recipe of the model that all arms start from: it goes on behind a hint as it goes on by itself."""
-    return WarmStart(worked_examples(TAUGHT.questions(20_000, 0)), TEACHING, **SIZES)
+    """The recipe of the model that all arms start from: it can do sums, and slips at every other step."""
+    careless = careless_examples(reasoning.TAUGHT.questions(20_000, 5), SLIPS, 0)
+    return WarmStart(careless, reasoning.SLIPPING, **SIZES, first=reasoning.knowing())
 
 
 def arms(begun: Start, *, ablations: bool) -> list[Arm]:
