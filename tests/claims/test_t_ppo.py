@@ -24,7 +24,6 @@ from policysmith.claims.t_ppo import (
     WINDOW,
     clocks,
     comparisons,
-    hasty,
     occupancy,
     reached,
     sides,
@@ -59,22 +58,6 @@ def test_ppo_differs_in_its_window_alone():
     assert all(getattr(ours, name) == getattr(whole, name) for name in same)
     assert ours.critic_warmup * WINDOW == whole.critic_warmup * LIMIT
     assert {name for name, value in vars(ours).items() if getattr(failing, name) != value} == {"carry_value"}
-
-
-def test_the_teacher_guesses_as_often_as_said_and_is_rarely_right_then():
-    asked = experiment.MIXTURE.questions(400, 5)
-    guesses = [
-        (prompt, one.answer) for prompt, one in zip(asked, hasty(asked, 0.5, seed=0), strict=True)
-        if one.answer != prompt.data["solution"]
-    ]  # fmt: skip
-    assert len(guesses) / 400 == pytest.approx(0.5, abs=0.08)
-    assert all(abs(int(guess[1:]) - int(prompt.answer)) <= 3 for prompt, guess in guesses)
-    assert np.mean([experiment.right(guess, prompt) for prompt, guess in guesses]) < 0.25
-
-
-def test_a_teacher_without_haste_works_out_the_solution():
-    asked = experiment.MIXTURE.questions(20, 5)
-    assert [one.answer for one in hasty(asked, 0.0, seed=0)] == [one.data["solution"] for one in asked]
 
 
 def test_a_target_is_reached_between_the_measurements_around_it():

@@ -1,6 +1,6 @@
 """T-PPO's claim at small scale: the same accuracy for fewer decoding steps, since nothing waits.
 
-A small model was taught sums of a few terms by a teacher who guessed half of the time. Each arm has
+A small model that knows sums of a few terms was then taught by a teacher who slips. Each arm has
 equally many answers under way. PPO is the same recipe with a window as long as the longest answer: then
 every answer is written to its end and nothing is cut. One more arm takes each cut for a failure. The clock is
 decoding steps: one for each time that the model is asked for the next token of all answers under way, however
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from policysmith.claims.common.arithmetic import MARKER, Level, Mixture, right
+from policysmith.claims.common import reasoning
+from policysmith.claims.common.arithmetic import Level, Mixture, careless_examples, right
 from policysmith.claims.common.language import (
     Arm,
     ArmResult,
@@ -34,31 +35,28 @@ from policysmith.claims.common.language import (
     trained_seconds,
 )
 from policysmith.claims.common.warm_start import WarmStart
-from policysmith.common.rng import numpy_generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.plots import learning_curves
 from policysmith.evaluation.statistics import Interval, mean_interval
-from policysmith.experience.examples import Example, Examples
-from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.sampling import Sampling
 from policysmith.systems import grpo, t_ppo
 from policysmith.training.learners.supervised import SupervisedSettings
 
-MIXTURE = Mixture(((Level(2, 1), 8.0), (Level(3, 1), 6.0), (Level(4, 1), 3.0), (Level(5, 1), 3.0)))
-"""What is asked; guesses take 3 or 4 tokens, what is worked out 9 to 35."""
-TAUGHT = Mixture(((Level(2, 1), 2.0), (Level(3, 1), 2.0), (Level(4, 1), 1.0), (Level(5, 1), 1.0)))
-WARM_UP = SupervisedSettings(steps=3200, batch_size=16, learning_rate=3e-3, warmup_steps=100)
-HASTE = 0.5
-"""So often what the model was taught is a guess, and not worked out."""
-SLOTS, LIMIT, WINDOW = 64, 40, 12
-BUDGET = 2400
+MIXTURE = Mixture(((Level(2, 1), 8.0), (Level(3, 1), 5.0), (Level(4, 1), 4.0), (Level(6, 1), 3.0)))
+"""What is asked; right answers take 9 to 42 tokens."""
+SPOILT = Mixture(((Level(2, 1), 1), (Level(3, 1), 1), (Level(4, 1), 2), (Level(6, 1), 2)))
+SPOILING = SupervisedSettings(steps=600, batch_size=16, learning_rate=2e-3, warmup_steps=20)
+SLIPS = 0.3
+"""The start can do sums, and has then been taught by solutions with so many of the steps wrong."""
+SLOTS, LIMIT, WINDOW = 64, 48, 12
+BUDGET = 1440
 """Decoding steps of every arm, if each of its answers under way were written to the limit."""
-MEASURED = 240
+MEASURED = 144
 """Decoding steps between two measurements, reckoned likewise."""
-WARMING = 240
+WARMING = 192
 """Decoding steps in which the critic learns alone, likewise."""
-TARGET = 0.6
+TARGET = 0.45
 """The held-out accuracy that is to be reached."""
 FEWER, WITHIN = 1.5, 0.02
 """PPO is to need so many times the decoding steps; the final accuracy may be so far below."""
@@ -70,7 +68,7 @@ TICKS = 6
 
 SHARED: dict[str, Any] = {
     "answer_limit": LIMIT,
-    "learning_rate": 1e-4,
+    "learning_rate": 2e-4,
     "weight_decay": 0.0,
     "warmup_steps": 0,
 }
@@ -119,27 +117,14 @@ def sides(*, ablations: bool) -> list[Side]:
         Side(GROUPS, grpo, groups, MEASURED // LIMIT),
     ]
     if ablations:
-        found += [windowed(f"{OURS}, window {window}", window) for window in (4, 20)]
+        found += [windowed(f"{OURS}, window {window}", window) for window in (4, 24)]
     return found
 
 
 def warm_start() -> WarmStart:
-    """The model that all arms start from: it has been taught by a teacher in a hurry."""
-    return WarmStart(hasty(TAUGHT.questions(20_000, 0), HASTE, seed=0), WARM_UP, width=96, layers=3)
-
-
-def hasty(prompts: Prompts, share: float, *, seed: int) -> Examples:
-    """Questions worked out, but in `share` of the cases guessed at once, off by 3 at most.
-
-    Who imitates that guesses as often; rewards can teach it that working out is worth the while.
-    """
-    rng = numpy_generator(seed, "haste")
-    examples = []
-    for prompt in prompts:
-        guess = f"{MARKER}{int(prompt.answer) + int(rng.integers(-3, 4))}"
-        hurried = rng.random() < share
-        examples.append(Example(str(prompt.text), guess if hurried else prompt.data["solution"]))
-    return Examples(examples)
+    """The model that all arms start from: it could do better than it does."""
+    careless = careless_examples(SPOILT.questions(20_000, 5), SLIPS, 0)
+    return WarmStart(careless, SPOILING, **reasoning.SIZES, first=reasoning.knowing())
 
 
 def start(folder: Path) -> Generator[Stage, None, Start]:
