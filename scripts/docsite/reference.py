@@ -127,7 +127,7 @@ def option_tables(folder: Path, verbs: Mapping[str, str]) -> str:
         sections.append(f"### `policysmith {verb}` {{#{verb}}}\n\n{escape(what[0].upper() + what[1:])}.")
         if verb == "run":
             rows = [*RUN, *_options(classes["Inputs"], classes), *_options(classes["Keeping"], classes)]
-            sections.append(table(OPTION_COLUMNS, rows))
+            sections += [table(OPTION_COLUMNS, rows), *_for_language(verb, classes)]
             continue
         named = classes.get(verb.capitalize())
         inner = [] if named else [node for node in _classes(folder / f"{verb}.py") if _runs(node)]
@@ -135,9 +135,19 @@ def option_tables(folder: Path, verbs: Mapping[str, str]) -> str:
             if node is not named:
                 sections.append(f"**`policysmith {verb} {node.name.lower()}`**: {_first(node)}")
             sections.append(table(OPTION_COLUMNS, _options(node, classes)))
+        sections += _for_language(verb, classes)
     return "\n\n".join(sections)
 
 
+def _for_language(verb: str, classes: Mapping[str, ast.ClassDef]) -> list[str]:
+    """The options that a verb has in place of these where its subject is a language system or policy."""
+    node = classes.get(LANGUAGE.get(verb, ""))
+    if node is None:
+        return []
+    return [f"**For language models**: {_first(node)}", table(OPTION_COLUMNS, _options(node, classes))]
+
+
+LANGUAGE = {"run": "LanguageInputs", "eval": "EvalAnswers", "compare": "CompareAnswers"}
 OPTION_COLUMNS = ["option", "default", "meaning"]
 RUN = [
     ["NAME", "", "the system"],

@@ -121,10 +121,10 @@ def _options(name: str) -> Any:
         from policysmith.cli import catalogue
 
         return {"list": catalogue.List, "show": catalogue.Show, "find": catalogue.Find}[name]
-    if name == "demo":
-        from policysmith.cli.comparing import Demo
+    if name in ("compare", "demo"):
+        from policysmith.cli import comparing
 
-        return Demo
+        return {"compare": comparing.Compare, "demo": comparing.Demo}[name]
     if name == "reproduce":
         from policysmith.cli.reproduce import Reproduce
 
@@ -135,4 +135,4 @@ def _options(name: str) -> Any:
         return Annotated[models.Get, subcommand("get")] | Annotated[models.List, subcommand("list")]
     from policysmith.cli import runs
 
-    return {"resume": runs.Resume, "record": runs.Record, "report": runs.Report}[name]
+    return {"resume": runs.Resume, "record": runs.Record, "eval": runs.Eval, "report": runs.Report}[name]
