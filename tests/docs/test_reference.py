@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from docsite import reference
 
+from policysmith.cli.comparing_answers import CompareAnswers
 from policysmith.cli.data import WORDS
+from policysmith.cli.eval_answers import EvalAnswers
 from policysmith.cli.main import VERBS, _options
 
 PACKAGE = Path(__file__).parents[2] / "src" / "policysmith"
@@ -92,8 +94,18 @@ def options(kind) -> set[str]:
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "data", "models")])
 def test_the_page_of_the_command_line_has_every_option(verb):
     section = reference.option_tables(PACKAGE / "cli", {verb: VERBS[verb]})
-    shown = re.findall(r"^\| (?:`--([a-z-]+)`|([A-Z]+)) \|", section, re.MULTILINE)
-    assert {(option or positional).lower() for option, positional in shown} == options(_options(verb))
+    usual, _, language = section.partition("**For language models**")
+    assert shown(usual) == options(_options(verb))
+    assert shown(language) == (options(LANGUAGE[verb]) if verb in LANGUAGE else set())
+
+
+LANGUAGE = {"eval": EvalAnswers, "compare": CompareAnswers}
+
+
+def shown(section: str) -> set[str]:
+    """The options that a section lists."""
+    found = re.findall(r"^\| (?:`--([a-z-]+)`|([A-Z]+)) \|", section, re.MULTILINE)
+    return {(option or positional).lower() for option, positional in found}
 
 
 def test_each_word_of_data_has_every_option():
