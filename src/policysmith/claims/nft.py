@@ -1,6 +1,6 @@
 """NFT's claim at small scale: wrong answers are worth learning from by likelihood too.
 
-A small model that gets a fifth of its sums right is trained on its own answers: by rejection fine-tuning
+A small model that gets a quarter of its sums right is trained on its own answers: by rejection fine-tuning
 (NFT with wrong answers left out), by NFT, and by the group-relative methods, all with the same number of
 answers per step and the same start. And while nothing has moved since sampling, the gradient of NFT has to be
 that of the group-relative methods, which needs no training: it is computed for random outcomes and logits.
@@ -115,6 +115,7 @@ def reproduce(
             "answers_per_question": reasoning.MEASURING.copies,
             "start": {f"{TEST}: {name}": value for name, value in before.items()},
             "taught": asdict(reasoning.TEACHING),
+            "then_with_slips": {"share": reasoning.SLIPS, **asdict(reasoning.SLIPPING)},
             **reasoning.BUDGET,
         },
         seconds=round(max(time.perf_counter() - began, trained_seconds(results)), 1),
