@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,3 +85,10 @@ def test_an_arms_record_tells_what_is_compared():
     assert made.summary[f"{TEST}: accuracy"].value == pytest.approx(0.5)
     assert made.summary[ENTROPY].value == pytest.approx(0.2)
     assert isinstance(made, claim.Arm)
+
+
+def test_the_plot_shows_the_arms_that_were_trained():
+    trained = [experiment._arm(result(label, 0.5, 0.2), [0, 1, 2]) for label in ("RFT", "NFT")]
+    found = SimpleNamespace(arms=[*trained, *gradient_arms([0, 1, 2])])
+    axes = experiment.plot(found)[1].axes[0]  # type: ignore[arg-type]
+    assert len(axes.patches) == 2

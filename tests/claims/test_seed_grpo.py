@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 
 pytest.importorskip("reasoning_gym")
 
+from policysmith.claims import seed_grpo as experiment
 from policysmith.claims.common import reasoning
 from policysmith.claims.common.arithmetic import right
 from policysmith.claims.common.language import ArmResult, Measured
 from policysmith.claims.seed_grpo import (
     OFFSETS,
+    SHARE,
     TEST,
     TOO_HARD,
     Watched,
@@ -139,3 +142,14 @@ def test_the_claim_holds_where_all_that_it_says_is_seen():
 def test_accuracy_decides_its_parts():
     assert verdicts(0.5, 0.8, 0.3)["as good as smaller steps for all"] == "fails"
     assert verdicts(0.5, 0.5, 0.8)["better than without"] == "fails"
+
+
+def test_an_arms_record_and_the_plot_tell_what_is_compared():
+    runs = result("SEED-GRPO, 1", 0.5)
+    runs.metrics = [[{"step": 1.0, "factor": 0.6}, {"step": 2.0, "factor": 0.8}]] * 3
+    made = experiment._arm(runs, [watched()] * 3, [0, 1, 2])
+    assert made.summary["mean factor over training"].value == pytest.approx(0.7)
+    assert made.summary[SHARE.format("corrupted")].value == pytest.approx(3 / 19)
+    others = experiment._entropy_arms([watched()] * 3, [0, 1, 2])
+    axes = experiment.plot(SimpleNamespace(arms=[made, *others]))[1].axes[0]  # type: ignore[arg-type]
+    assert len(axes.patches) == 1

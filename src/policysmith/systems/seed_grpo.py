@@ -12,7 +12,7 @@ constant, no divergence. The factor never changes signs or order within a prompt
 
 What the authors' released code does and what the paper prints differ in places. The defaults are the code's
 (reciprocal factor, Shannon's form on length-normalised likelihoods, alpha 0.0417), with which the factor
-stays at 0.96 or above; for an effect that can be seen take `alpha` from 0.2 to 1.
+stays above 0.95; for an effect that can be seen take `alpha` from 0.2 to 1.
 
 Reference: Chen et al. 2025, SEED-GRPO (2505.12346), section 3; settings of the released code as its
 re-implementation in maxent-grpo reports them, over those of Liu et al. 2025, Dr. GRPO (2503.20783).
