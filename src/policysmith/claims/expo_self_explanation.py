@@ -59,11 +59,12 @@ ALONE = {Level(2, 1): 6000, Level(3, 1): 6000}
 TOLD = {Level(2, 1): 2000, Level(3, 1): 3000, Level(4, 1): 5000, Level(5, 1): 5000}
 """How many it was taught to work out with the answer in view."""
 TEACHING = SupervisedSettings(steps=2400, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+"""Twice: the rate falls to nothing, and begins again."""
 SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 EXPLAIN = "{question}{answer}?"
 
 BUDGET: dict[str, Any] = {
-    "steps": 60,
+    "steps": 40,
     "prompts": 16,
     "group_size": 8,
     "answer_limit": 40,
@@ -72,7 +73,7 @@ BUDGET: dict[str, Any] = {
 }
 """Of every run: rollouts of 128 answers with two optimiser steps on each."""
 SAMPLING = Sampling(limit=40)
-MEASURING = Measuring(right, SAMPLING, copies=4, every=20)
+MEASURING = Measuring(right, SAMPLING, copies=4, every=0)
 """Four answers to a question at temperature 1, without the answer in view."""
 
 EXPLAINING = expo.Config(**BUDGET, kl=0.0, explanation=EXPLAIN, closing="", only_right=True)
@@ -165,7 +166,8 @@ def warm_start() -> WarmStart:
         *(Example(str(prompt.text), prompt.data["solution"]) for prompt in alone),
         *(Example(str(ask(prompt).text), prompt.data["solution"]) for prompt in told),
     ]
-    return WarmStart(Examples(examples), TEACHING, **SIZES)
+    first = WarmStart(Examples(examples), TEACHING, **SIZES)
+    return WarmStart(first.examples, TEACHING, first=first, **SIZES)
 
 
 def prompts() -> Prompts:
