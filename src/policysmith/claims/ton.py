@@ -59,6 +59,8 @@ right = numeric(after("#"))
 EASY, HARD = "easy", "hard"
 TAUGHT_EASY = 6000
 """Easy questions that the start is taught."""
+SHARE = 4
+"""Easy questions for each hard one, in training and when policies are measured."""
 TEACHING = SupervisedSettings(steps=2400, batch_size=16, learning_rate=3e-3, warmup_steps=100)
 SIZES: dict[str, Any] = {"width": 96, "layers": 3, "heads": 4, "context": 128}
 SAMPLING = Sampling(limit=48)
@@ -66,7 +68,7 @@ MEASURING = Measuring(right, SAMPLING, copies=4)
 """Four answers to a question at temperature 1."""
 
 BUDGET: dict[str, Any] = {
-    "steps": 400,
+    "steps": 380,
     "prompts": 16,
     "group_size": 8,
     "answer_limit": 48,
@@ -76,7 +78,6 @@ BUDGET: dict[str, Any] = {
 CONFIG = ton.Config(
     **BUDGET,
     imitation=SupervisedSettings(steps=300, batch_size=16, learning_rate=1e-3, warmup_steps=20),
-    beta=0.0,
     think=LAYOUT.think,
     answer=LAYOUT.answer,
 )
@@ -120,15 +121,15 @@ def warm_start() -> WarmStart:
 
 
 def prompts() -> Prompts:
-    """What is asked in training: two easy questions for a hard one."""
-    return Prompts([*easy(800, 1), *hard(400, 1)])
+    """What is asked in training."""
+    return Prompts([*easy(240 * SHARE, 1), *hard(240, 1)])
 
 
 def unseen(size: int) -> dict[str, Prompts]:
     """What is asked when policies are measured, in the same proportion; no arm and no start has seen it."""
     taught = {prompt.text for prompt in [*easy(TAUGHT_EASY, 0), *prompts()]}
     fresh = {prompt.text: prompt for prompt in easy(5000, 2) if prompt.text not in taught}
-    return {EASY: Prompts(list(fresh.values())[:size]), HARD: hard(math.ceil(size / 2), 2, held_out=True)}
+    return {EASY: Prompts(list(fresh.values())[:size]), HARD: hard(math.ceil(size / SHARE), 2, held_out=True)}
 
 
 def arms(*, ablations: bool) -> list[Arm]:
@@ -164,7 +165,7 @@ def reproduce(
         "ton",
         paper_claim="a model that has seen examples with and without thoughts learns from rewards when to "
         "think: answers become up to 90 % shorter than after GRPO alone, and no worse",
-        question="easy and hard sums, two to one: TON's answers at most half as long as those of GRPO "
+        question=f"easy and hard sums, {SHARE} to one: TON's answers at most half as long as those of GRPO "
         "without thought dropout, at most one point less often right, and thoughts left out on easy sums at "
         "least 20 points more often than on hard ones",
         arms=[record_arm(result, skips[label], seeds) for label, result in results.items()],
@@ -217,9 +218,9 @@ def record_arm(result: ArmResult, skips: Mapping[str, Sequence[float]], seeds: S
 
 
 def mean_of(result: ArmResult, what: str) -> list[float]:
-    """Per run, the mean over both kinds of questions, two easy ones for a hard one."""
+    """Per run, the mean over both kinds of questions in their proportion."""
     pairs = zip(result.mean(EASY, what), result.mean(HARD, what), strict=True)
-    return [(2 * easily + hardly) / 3 for easily, hardly in pairs]
+    return [(SHARE * easily + hardly) / (SHARE + 1) for easily, hardly in pairs]
 
 
 def comparisons(
