@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
 pytest.importorskip("reasoning_gym")
 
 from policysmith.claims import critique_grpo as experiment
+from policysmith.claims.common.arithmetic import solution
 from policysmith.claims.common.helped import BUDGET, GRPO, LONGER, STEPS, question_sets
 from policysmith.claims.common.language import ArmResult, Measured
 from policysmith.claims.critique_grpo import AT_STEPS, AT_TOKENS, LONG, NEVER, OURS, SEEN, arms
@@ -31,16 +30,14 @@ def test_nobody_is_taught_what_is_held_out():
     assert not held_out & {one.prompt.split("!")[0] for one in experiment.warm_start().examples}
 
 
-def test_long_sums_are_mostly_answered_in_haste_and_always_mended_with_care():
-    long = [
-        one
-        for one in experiment.warm_start().examples
-        if len(re.findall(r"\d", one.prompt.split("=")[0])) == 3
-    ]
-    alone = [one.answer.startswith("#") for one in long if "!" not in one.prompt]
-    mended = [one.answer.startswith("#") for one in long if "!" in one.prompt]
-    assert 0.85 < sum(alone) / len(alone) < 0.95
-    assert not any(mended)
+def test_the_start_slips_unasked_and_mends_with_care():
+    taught = experiment.warm_start().examples
+    care = {True: [], False: []}
+    for one in taught:
+        question = one.prompt.split("!")[0]
+        care["!" in one.prompt].append(one.answer == solution(question))
+    assert all(care[True])
+    assert 0.3 < sum(care[False]) / len(care[False]) < 0.45, "half of the short ones, a quarter of the long"
 
 
 def result(arm, curve: dict[int, float], *, solved: float, tokens: float) -> ArmResult:

@@ -1,7 +1,7 @@
 """Critique-GRPO's claim at small scale: refinements of failed answers teach what plain GRPO does not reach.
 
-A small model works out short sums, answers longer ones in haste, and, told that it was wrong, works those out
-too. From there it trains by GRPO on eight answers to a question, or by Critique-GRPO on seven and a
+A small model can do sums and takes no care, but works longer ones out with care when it is told that it was
+wrong. From there it trains by GRPO on eight answers to a question, or by Critique-GRPO on seven and a
 refinement. Both are measured on bare questions: after as many steps, and, since refining draws more tokens,
 GRPO also after as many tokens.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from policysmith.claims.common import helped
-from policysmith.claims.common.arithmetic import Level, questions, worked_examples
+from policysmith.claims.common import helped, reasoning
+from policysmith.claims.common.arithmetic import Level, Mixture, careless_examples, questions
 from policysmith.claims.common.helped import (
     BUDGET,
     GRPO,
@@ -33,7 +33,7 @@ from policysmith.claims.common.helped import (
     share_over,
     tokens_drawn,
 )
-from policysmith.claims.common.helped_arithmetic import REFINE, WORDING, corrected_examples, hasty_examples
+from policysmith.claims.common.helped_arithmetic import REFINE, WORDING, corrected_examples
 from policysmith.claims.common.language import Arm, ArmResult, claim_arm, compare, trained_seconds
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
@@ -52,9 +52,9 @@ BETTER = 0.05
 """It has to be so much better on long sums."""
 
 LONG = Level(3, 1)
-HASTY = 0.9
-"""Share of the long sums that the start was taught to answer without a way to the answer."""
-TEACHING = SupervisedSettings(steps=2000, batch_size=16, learning_rate=3e-3, warmup_steps=100)
+SLIPS = 0.5
+"""How likely each total is to be wrong in the solutions that the start was taught last to give unasked."""
+TEACHING = SupervisedSettings(steps=800, batch_size=16, learning_rate=1e-3, warmup_steps=20)
 
 REFINING = critique_grpo.Config(
     **BUDGET, steps=STEPS, weight_decay=0.0, template=REFINE, wording=WORDING, critique="simple_gt"
@@ -62,13 +62,13 @@ REFINING = critique_grpo.Config(
 
 
 def warm_start() -> WarmStart:
-    """The recipe of the model that both arms start from."""
+    """The recipe of the model that both arms start from: it slips at half of the steps, and mends with care."""
+    asked = Mixture(((SHORT, 1), (LONG, 1))).questions(10_000, 5)
     examples = [
-        *worked_examples(questions(SHORT, 8_000, 0)),
-        *hasty_examples(questions(LONG, 8_000, 0), HASTY, 0),
-        *corrected_examples(questions(LONG, 16_000, 1), 0),
+        *careless_examples(asked, SLIPS, 0),
+        *corrected_examples(questions(LONG, 15_000, 6), 0),
     ]
-    return WarmStart(Examples(examples), TEACHING, **SIZES)
+    return WarmStart(Examples(examples), TEACHING, **SIZES, first=reasoning.knowing())
 
 
 def arms(*, ablations: bool) -> list[Arm]:

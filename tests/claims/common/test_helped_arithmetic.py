@@ -14,7 +14,6 @@ from policysmith.claims.common.helped_arithmetic import (
     REFINE,
     WORDING,
     corrected_examples,
-    hasty_examples,
     with_slip,
 )
 from policysmith.experience.guidance import with_hint
@@ -35,27 +34,18 @@ def test_a_hint_stands_where_the_answer_begins():
 
 
 def test_what_is_to_be_mended_is_wrong_and_what_is_written_right():
-    told = hasty = 0
+    told = 0
     for prompt, example in zip(LONG, corrected_examples(LONG, 0), strict=True):
         question, rest = example.prompt.removesuffix(":").split("!")
         failed, critique = rest.split("~")
         assert question == prompt.text
         assert right(failed, prompt) == 0
-        hasty += failed.startswith("#")
         assert right(example.answer, prompt) == 1
         truth = WORDING.truth.format(truth=prompt.answer)
         assert critique in (WORDING.wrong, WORDING.wrong + truth)
         told += critique.endswith(truth)
         assert example.prompt == REFINE.format(question=question, answer=failed, critique=critique)
     assert 10 <= told <= 30
-    assert 10 <= hasty <= 30
-
-
-def test_the_hasty_say_the_answer_and_no_more():
-    examples = hasty_examples(LONG, 0.5, 0)
-    assert all(right(one.answer, prompt) == 1 for one, prompt in zip(examples, LONG, strict=True))
-    assert 10 <= sum(one.answer.startswith("#") for one in examples) <= 30
-    assert all(one.answer.startswith("#") for one in hasty_examples(LONG, 1.0, 0))
 
 
 def test_behind_a_slip_everything_is_worked_out_from_the_wrong_total():

@@ -1,7 +1,7 @@
-"""Sums with help: the arithmetic's questions beside a hint, or beside a failed answer and its critique.
+"""Sums with help: the arithmetic's questions beside a hint, or beside a failed solution and its critique.
 
-    hint       7-2+8=7-2=5;        the rest is to be written: 5+8=13;#13
-    critique   7-2+8=!#11~no 13:   the whole is to be written: 7-2=5;5+8=13;#13
+    hint       7-2+8=7-2=5;                     the rest is to be written: 5+8=13;#13
+    critique   7-2+8=!7-2=4;4+8=12;#12~no 13:   the whole is to be written: 7-2=5;5+8=13;#13
 
 A hint stands where the answer would begin, so that whoever can work out sums can go on with it. What a
 critique asks for, a small model understands only where it has seen it; the examples here teach it that.
@@ -24,29 +24,16 @@ REFINE = "{question}!{answer}~{critique}:"
 WORDING = Wording(right="ok", wrong="no", truth=" {truth}")
 
 
-def hasty_examples(prompts: Prompts, share: float, seed: int) -> Examples:
-    """Each question with its answer: for this share of them without the way to it."""
-    rng = generator(seed, "haste")
-
-    def example(prompt: Prompt) -> Example:
-        hasty = bool(torch.rand((), generator=rng) < share)
-        return Example(str(prompt.text), f"{MARKER}{prompt.answer}" if hasty else prompt.data["solution"])
-
-    return Examples(map(example, prompts))
-
-
 def corrected_examples(prompts: Prompts, seed: int) -> Examples:
-    """Each question beside a failed answer and what is said of it; the right solution is to be written.
+    """Each question beside a failed solution and what is said of it; the right solution is to be written.
 
-    Half of the answers are a wrong number and no more, half are worked out with one slip. Half of the
-    critiques tell the truth, half say no more than that the answer is wrong.
+    Half of the critiques tell the answer, half say no more than that it is wrong.
     """
     rng = generator(seed, "corrections")
 
     def example(prompt: Prompt) -> Example:
         truth = WORDING.truth.format(truth=prompt.answer) if _coin(rng) else ""
-        slipped = with_slip(prompt.data["solution"], rng)
-        failed = MARKER + slipped.split(MARKER)[1] if _coin(rng) else slipped
+        failed = with_slip(prompt.data["solution"], rng)
         asked = REFINE.format(question=prompt.text, answer=failed, critique=WORDING.wrong + truth)
         return Example(asked, prompt.data["solution"])
 
