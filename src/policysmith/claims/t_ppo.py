@@ -49,13 +49,12 @@ SPOILT = Mixture(((Level(2, 1), 1), (Level(3, 1), 1), (Level(4, 1), 2), (Level(6
 SPOILING = SupervisedSettings(steps=600, batch_size=16, learning_rate=2e-3, warmup_steps=20)
 SLIPS = 0.3
 """The start can do sums, and has then been taught by solutions with so many of the steps wrong."""
-SLOTS, LIMIT, WINDOW = 64, 48, 12
-BUDGET = 1440
-"""Decoding steps of every arm, if each of its answers under way were written to the limit."""
-MEASURED = 144
-"""Decoding steps between two measurements, reckoned likewise."""
-WARMING = 192
-"""Decoding steps in which the critic learns alone, likewise."""
+SLOTS, LIMIT, WINDOW = 64, 54, 18
+"""As in the port, the window is a third of the longest answer."""
+WHOLE = 45
+"""Decoding steps that a rollout of whole answers takes, about: those of its longest one."""
+BUDGET, MEASURED, WARMING = 1620, 180, 180
+"""Decoding steps of every arm, between two measurements, and in which the critic learns alone; about."""
 TARGET = 0.45
 """The held-out accuracy that is to be reached."""
 FEWER, WITHIN = 1.5, 0.02
@@ -88,25 +87,26 @@ def sides(*, ablations: bool) -> list[Side]:
     """T-PPO, what it is compared with, and where asked other windows."""
 
     def windowed(label: str, window: int, **changes: Any) -> Side:
+        takes = min(window, WHOLE)
         config = replace(
             t_ppo.PRESETS["bench"],
             **SHARED,
             prompts=SLOTS,
             window=window,
-            steps=BUDGET // window,
-            critic_warmup=WARMING // window,
+            steps=BUDGET // takes,
+            critic_warmup=WARMING // takes,
             critic_learning_rate=1e-3,
             recompute_old=False,  # the sampler and the learner agree to rounding here
             **changes,
         )
-        return Side(label, t_ppo, config, MEASURED // window)
+        return Side(label, t_ppo, config, MEASURED // takes)
 
     answers = 8
     groups = grpo.Config(
         **SHARED,
         prompts=SLOTS // answers,
         group_size=answers,
-        steps=BUDGET // LIMIT,
+        steps=BUDGET // WHOLE,
         optimizer_steps=2,
         beta=0.0,
     )
@@ -114,10 +114,10 @@ def sides(*, ablations: bool) -> list[Side]:
         windowed(OURS, WINDOW),
         windowed(PPO, LIMIT, optimizer_steps=2),
         windowed(FAILURE, WINDOW, carry_value=False),
-        Side(GROUPS, grpo, groups, MEASURED // LIMIT),
+        Side(GROUPS, grpo, groups, MEASURED // WHOLE),
     ]
     if ablations:
-        found += [windowed(f"{OURS}, window {window}", window) for window in (4, 24)]
+        found += [windowed(f"{OURS}, window {window}", window) for window in (6, 30)]
     return found
 
 

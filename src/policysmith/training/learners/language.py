@@ -301,7 +301,9 @@ class SpreadEngine:
         part = self.engine.sample(mine, sampling, rng=inside, version=version) if mine else None
         parts = [one for one in processes.gather(part) if one is not None]
         order = [row for first in range(len(parts)) for row in range(first, len(requests), processes.count())]
-        return join(parts).select(torch.tensor(order).argsort().tolist())
+        found = join(parts).select(torch.tensor(order).argsort().tolist())
+        found.steps = max(one.steps for one in parts)  # made side by side
+        return found
 
 
 def collecting(
