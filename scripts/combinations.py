@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,6 +37,8 @@ from policysmith.evaluation.statistics import mean_interval  # noqa: E402
 GUIDE, PICTURE = ROOT / "docs/guides/combining.md", ROOT / "docs/pictures/combinations.png"
 BEGIN, END = "<!-- measured: written by scripts/combinations.py -->", "<!-- end of what was measured -->"
 TESTS = ("short", "long")
+MEASURING = replace(helped.MEASURING, every=0)
+"""At the end alone."""
 
 
 def main() -> int:
@@ -58,9 +61,9 @@ def main() -> int:
             if name in TESTS
         }
         results = yield from compare(
-            arms, start, seeds=seeds, tests=tests, measuring=helped.MEASURING, folder=cache_folder()
+            arms, start, seeds=seeds, tests=tests, measuring=MEASURING, folder=cache_folder()
         )
-        return results, measured_start(start, tests, helped.MEASURING)
+        return results, measured_start(start, tests, MEASURING)
 
     results, before = look.watch(work())
     lines = [*table(results, before), "", *against_parts(results), "", settings(options, results)]
@@ -102,7 +105,7 @@ def settings(options: argparse.Namespace, results: dict[str, ArmResult]) -> str:
     """What the tables are of."""
     budget = ", ".join(f"{name} {value}" for name, value in helped.BUDGET.items())
     return (
-        f"{options.seeds} seeds, {options.questions} questions of each kind with {helped.MEASURING.copies} "
+        f"{options.seeds} seeds, {options.questions} questions of each kind with {MEASURING.copies} "
         f"answers at temperature 1, {options.steps} steps ({budget}); 95 % intervals; "
         f"{trained_seconds(results) / 60:.0f} minutes of training on one core."
     )
