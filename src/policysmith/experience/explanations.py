@@ -79,8 +79,8 @@ def explaining(
     - `system`: the message before the prompts, as `sampler` has it.
 
     Empty explanations are left out. Logs the shares of all that are `right` (before the closing) and
-    `empty`. Raises `SettingError`
-    where the answer does not show in what is asked, and `DataError` where most explanations are empty.
+    `empty`. Raises `SettingError` where a question is asked in the same words as without its answer, and
+    `DataError` where more than half of the explanations are empty.
     """
     if closing:
         check_template(closing, "answer")
@@ -94,15 +94,15 @@ def explaining(
         found.log("right", float(right.float().mean()))
         written = [row for row, text in enumerate(found.texts) if text.strip()]
         found.log("empty", 1 - len(written) / len(found))
-        if len(written) <= len(found) / 2:
+        if len(written) < len(found) / 2:
             raise DataError(
                 f"{len(found) - len(written)} of {len(found)} explanations are empty",
                 where=f"such as that of {str(found.about[0].text)[:80]!r}",
                 cure="ask in words that the model answers; a chat model needs its template",
             )
-        kept = [row for row in written if bool(right[row]) or not only_right]
-        found, right = found.select(kept), right[kept]
-        if not kept:
+        chosen = [row for row in written if bool(right[row]) or not only_right]
+        found, right = found.select(chosen), right[chosen]
+        if not chosen:
             return found
         if closing:
             ends = [
