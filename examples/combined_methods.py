@@ -22,7 +22,8 @@ from policysmith.training.learners.covariance import (
     kl_covariance,
 )
 from policysmith.training.learners.group_relative import centred, clipped, group_relative, leave_one_out, then
-from policysmith.training.learners.language import LanguageSettings, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings
 from policysmith.training.learners.negative_aware import negative_aware, outcomes
 from policysmith.training.learners.uncertainty import shrunk_by_uncertainty
 from policysmith.training.loop import Progress

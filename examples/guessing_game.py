@@ -23,7 +23,8 @@ from policysmith.policies.language.samples import Samples
 from policysmith.policies.language.small import small_decoder
 from policysmith.training.learner import Learner, cosine_schedule
 from policysmith.training.learners.group_relative import centred, clipped
-from policysmith.training.learners.language import LanguageSettings, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings
 from policysmith.training.learners.supervised import supervised_loss
 from policysmith.training.loop import Progress
 from policysmith.worlds.guessing import careless

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from policysmith.training.learners.group_relative import advantages, clipped, with_entropy
-from policysmith.training.learners.language import LanguageSettings, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.rewards.scored import score
 from policysmith.systems import seed_grpo
-from policysmith.training.learners.language import as_scoring
+from policysmith.training.learners.language_collect import as_scoring
 from policysmith.training.learners.uncertainty import group_uncertainty
 
 TOO_HARD = Level(4, 2)

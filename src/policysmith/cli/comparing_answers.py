@@ -36,7 +36,7 @@ from policysmith.evaluation.statistics import mean_interval
 from policysmith.experience.prompts import Prompts, from_dataset
 from policysmith.policies.language.models import get_model
 from policysmith.policies.language.sampling import Sampling
-from policysmith.training.learners.language import LanguageSettings
+from policysmith.training.learners.language_settings import LanguageSettings
 
 COLUMNS = ["system", "score", "pass", "tokens per answer", "entropy", "minus {first}"]
 HELD = "held out"

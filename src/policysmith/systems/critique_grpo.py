@@ -36,7 +36,8 @@ from policysmith.objectives.mixed_policy import mixed_policy_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.rewards.critiques import Critic, Critique, Wording, truth_of, verdicts, written
 from policysmith.training.learners.group_relative import centred
-from policysmith.training.learners.language import LanguageSettings, Reward, TokenLoss, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Reward, TokenLoss
 from policysmith.training.loop import Progress, RunState
 
 

@@ -29,7 +29,8 @@ from policysmith.training.learners.group_relative import (
     then,
     with_entropy,
 )
-from policysmith.training.learners.language import Label, LanguageSettings, Reward, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import Label, LanguageSettings, Reward
 from policysmith.training.loop import Progress, RunState
 
 

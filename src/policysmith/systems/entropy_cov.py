@@ -32,13 +32,8 @@ from policysmith.training.learners.covariance import (
     kl_covariance,
 )
 from policysmith.training.learners.group_relative import group_relative
-from policysmith.training.learners.language import (
-    LanguageSettings,
-    Prepare,
-    Reward,
-    TokenLoss,
-    language_run,
-)
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Prepare, Reward, TokenLoss
 from policysmith.training.loop import Progress, RunState
 
 

@@ -42,7 +42,8 @@ from policysmith.objectives.averaging import sequence_mean_weight, sequence_sum_
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.group_relative import clipped, group_relative, with_kl
 from policysmith.training.learners.imitation import apart, imitation_weight, with_imitation
-from policysmith.training.learners.language import LanguageSettings, Reward, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.learners.preference import preference_run
 from policysmith.training.loop import Progress, RunState
 

@@ -35,7 +35,8 @@ from policysmith.experience.guidance import (
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.group_relative import clipped, group_relative, with_kl
-from policysmith.training.learners.language import LanguageSettings, Reward, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.loop import Progress, RunState
 
 

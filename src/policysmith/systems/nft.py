@@ -28,7 +28,8 @@ from policysmith.experience.prompts import Prompts
 from policysmith.objectives.averaging import fixed_weight
 from policysmith.objectives.negative_aware import PromptWeight
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.training.learners.language import LanguageSettings, Reward, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.learners.negative_aware import negative_aware, outcomes
 from policysmith.training.loop import Progress, RunState
 

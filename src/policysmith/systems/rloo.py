@@ -22,7 +22,8 @@ from policysmith.experience.prompts import Prompts
 from policysmith.objectives.averaging import constant_weight
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.group_relative import kl_in_reward, leave_one_out, reinforce, then
-from policysmith.training.learners.language import LanguageSettings, Reward, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.loop import Progress, RunState
 
 

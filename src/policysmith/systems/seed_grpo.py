@@ -33,7 +33,9 @@ from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.rewards.scoring import Scoring
 from policysmith.rewards.verifiers import AnswerVerifier, whole
 from policysmith.training.learners.group_relative import centred, clipped, group_relative, then
-from policysmith.training.learners.language import LanguageSettings, Reward, as_scoring, language_run
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_collect import as_scoring
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.learners.uncertainty import Read, shrunk_by_uncertainty
 from policysmith.training.loop import Progress, RunState
 

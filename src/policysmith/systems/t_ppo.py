@@ -42,16 +42,10 @@ from policysmith.policies.language.samples import Samples
 from policysmith.rewards.scoring import Scoring
 from policysmith.training.learners.critics import CriticSettings, critic_learner, judged, with_critic
 from policysmith.training.learners.group_relative import clipped
-from policysmith.training.learners.language import (
-    PATIENCE,
-    Reward,
-    SpreadEngine,
-    as_scoring,
-    opened,
-    policy_learner,
-    shown,
-    updating,
-)
+from policysmith.training.learners.language import opened
+from policysmith.training.learners.language_collect import PATIENCE, SpreadEngine, as_scoring, shown
+from policysmith.training.learners.language_settings import Reward
+from policysmith.training.learners.language_update import policy_learner, updating
 from policysmith.training.learners.truncated import (
     chosen,
     finished_answers,

@@ -25,7 +25,7 @@ from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.critics import CriticSettings, language_run_with_critic
 from policysmith.training.learners.group_relative import clipped
-from policysmith.training.learners.language import Reward
+from policysmith.training.learners.language_settings import Reward
 from policysmith.training.loop import Progress, RunState
 
 

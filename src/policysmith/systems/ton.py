@@ -39,16 +39,10 @@ from policysmith.rewards.form import form
 from policysmith.rewards.scoring import Scoring
 from policysmith.training.learner import Learner
 from policysmith.training.learners.group_relative import group_relative, reinforce, then, with_kl
-from policysmith.training.learners.language import (
-    LanguageSettings,
-    Reward,
-    as_scoring,
-    collecting,
-    opened,
-    policy_learner,
-    updating,
-    usual_sampler,
-)
+from policysmith.training.learners.language import opened
+from policysmith.training.learners.language_collect import as_scoring, collecting, usual_sampler
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
+from policysmith.training.learners.language_update import policy_learner, updating
 from policysmith.training.learners.references import MovableReference
 from policysmith.training.learners.supervised import (
     SupervisedSettings,

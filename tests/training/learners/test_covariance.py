@@ -14,7 +14,7 @@ from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.sampling import Sampling
 from policysmith.policies.language.small import small_decoder
 from policysmith.training.learners.covariance import choose_dropped, choose_held
-from policysmith.training.learners.language import rescore
+from policysmith.training.learners.language_update import rescore
 
 torch.set_num_threads(1)
 

@@ -27,11 +27,11 @@ from policysmith.policies.language.small import small_decoder
 from policysmith.rewards.scored import scored
 from policysmith.rewards.scoring import Scoring
 from policysmith.training.learners.group_relative import clipped, group_relative, with_entropy, with_kl
-from policysmith.training.learners.language import (
-    LanguageSettings,
+from policysmith.training.learners.language import language_run
+from policysmith.training.learners.language_collect import gathered
+from policysmith.training.learners.language_settings import LanguageSettings
+from policysmith.training.learners.language_update import (
     frozen_reference,
-    gathered,
-    language_run,
     optimiser_batches,
     over_tokens,
     rescore,

@@ -13,7 +13,8 @@ from policysmith.objectives.preferences import dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.policies.language.small import small_decoder
-from policysmith.training.learners.language import LanguageSettings, usual_sampler
+from policysmith.training.learners.language_collect import usual_sampler
+from policysmith.training.learners.language_settings import LanguageSettings
 from policysmith.training.learners.preference import check_rejected, pair_batch, pair_loss, preference_run
 from policysmith.training.learners.references import MovableReference
 

@@ -25,7 +25,8 @@ from policysmith.objectives.entropy_covariance import (
 )
 from policysmith.objectives.policy_gradient import clipped_share
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.training.learners.language import Prepare, TokenLoss, rescore
+from policysmith.training.learners.language_settings import Prepare, TokenLoss
+from policysmith.training.learners.language_update import rescore
 
 MARKED = "marked"
 """Entry of the optimiser batch: [row, time] bool, the tokens that were chosen."""

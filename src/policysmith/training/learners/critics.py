@@ -36,20 +36,15 @@ from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.training.learner import Learner, Loss
-from policysmith.training.learners.language import (
-    Label,
-    LanguageSettings,
-    Reward,
-    TokenLoss,
-    Weight,
-    collecting,
+from policysmith.training.learners.language import opened
+from policysmith.training.learners.language_collect import collecting, usual_sampler
+from policysmith.training.learners.language_settings import Label, LanguageSettings, Reward, TokenLoss, Weight
+from policysmith.training.learners.language_update import (
     frozen_reference,
     logged,
-    opened,
     optimiser_batches,
     policy_learner,
     updating,
-    usual_sampler,
 )
 from policysmith.training.loop import Progress, RunState, Update, run
 

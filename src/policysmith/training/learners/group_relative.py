@@ -21,7 +21,7 @@ from policysmith.objectives.advantages import centred_advantage, group_advantage
 from policysmith.objectives.lengths import overlong_penalty
 from policysmith.objectives.policy_gradient import clipped_policy_loss, clipped_share, policy_gradient_loss
 from policysmith.policies.language.samples import Samples
-from policysmith.training.learners.language import Label, TokenLoss
+from policysmith.training.learners.language_settings import Label, TokenLoss
 
 Advantage = Callable[[Float[Tensor, "row"], Int[Tensor, "row"]], Float[Tensor, "row"]]
 """(rewards, group ids) -> advantages."""

@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.policies.language.samples import Samples, join
-from policysmith.training.learners.language import Label, TokenLoss, Weight
+from policysmith.training.learners.language_settings import Label, TokenLoss, Weight
 
 Reduction = Callable[[Bool[Tensor, "row time"]], Float[Tensor, "row time"]]
 """Tokens -> what each of them counts: one of `objectives.averaging`."""

@@ -18,7 +18,7 @@ from policysmith.common.keys import require_keys
 from policysmith.objectives.advantages import group_rate
 from policysmith.objectives.negative_aware import PromptWeight, floored_share, negative_aware_loss
 from policysmith.policies.language.samples import Samples
-from policysmith.training.learners.language import Label, TokenLoss
+from policysmith.training.learners.language_settings import Label, TokenLoss
 
 
 def outcomes(*, filtered: bool = False) -> Label:

@@ -27,17 +27,10 @@ from policysmith.objectives.preferences import dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.training.learner import Loss
-from policysmith.training.learners.language import (
-    LanguageSettings,
-    Reward,
-    adam_learner,
-    gathered,
-    logged,
-    opened,
-    optimiser_batches,
-    shown,
-    usual_sampler,
-)
+from policysmith.training.learners.language import opened
+from policysmith.training.learners.language_collect import gathered, shown, usual_sampler
+from policysmith.training.learners.language_settings import LanguageSettings, Reward
+from policysmith.training.learners.language_update import adam_learner, logged, optimiser_batches
 from policysmith.training.learners.references import MovableReference
 from policysmith.training.loop import Progress, RunState, Stateful, run
 

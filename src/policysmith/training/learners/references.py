@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.training.learners.language import rescore
+from policysmith.training.learners.language_update import rescore
 
 
 class MovableReference:

@@ -16,7 +16,7 @@ from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.rewards.scored import score
 from policysmith.rewards.scoring import Scoring
-from policysmith.training.learners.language import Prepare, TokenLoss
+from policysmith.training.learners.language_settings import Prepare, TokenLoss
 
 
 def judge_finished(samples: Samples, scoring: Scoring) -> None:

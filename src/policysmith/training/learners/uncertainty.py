@@ -26,7 +26,7 @@ from policysmith.objectives.semantic_entropy import (
     uncertainty_factor,
 )
 from policysmith.policies.language.samples import Samples
-from policysmith.training.learners.language import Label
+from policysmith.training.learners.language_settings import Label
 
 Read = Callable[[str], Any]
 """A text -> its answer; None where there is none, which then agrees with no other."""
