@@ -46,8 +46,8 @@ def choose_dropped(
 ) -> Prepare:
     """Marks `fraction` of the tokens, drawn among those of covariance between `low` and `high` (Clip-Cov).
 
-    With `low_quantile` the band begins at that quantile of the batch's covariances and has no upper end:
-    with few kinds of tokens log-probabilities span few nats, and a band in absolute numbers stays empty.
+    With `low_quantile` the band begins at that quantile of the batch's covariances and has no upper end: what
+    a band in absolute numbers holds depends on the vocabulary, and may be nothing.
     """
 
     def prepare(policy: LanguagePolicy, batch: TensorDict, rng: torch.Generator) -> TensorDict:
