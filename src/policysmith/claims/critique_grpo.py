@@ -62,8 +62,7 @@ REFINING = critique_grpo.Config(
 
 
 def warm_start() -> WarmStart:
-    """The recipe of the model that both arms start from: it slips at half of the steps, and mends with
-    care."""
+    """The recipe of the model that both arms start from: it slips at half the steps, and mends with care."""
     asked = Mixture(((SHORT, 1), (LONG, 1))).questions(10_000, 5)
     examples = [
         *careless_examples(asked, SLIPS, 0),
