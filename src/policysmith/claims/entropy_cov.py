@@ -71,7 +71,7 @@ SMALL: dict[str, Any] = {
     "dropped": 0.01,
     "low_quantile": 0.98,
 }
-"""Shares of a batch of some five hundred tokens; of these the paper's are less than one token."""
+"""Shares of a batch of some five hundred tokens; the paper's would be one token of it, and a tenth of one."""
 
 
 def arms(*, ablations: bool) -> list[Arm]:

@@ -128,7 +128,7 @@ PRESETS = {
 }
 """The paper's two, a laptop's for a small model learnt from scratch, and a test's.
 
-Of the few hundred tokens of a small batch the paper's shares are less than one, and its band of covariance
+Of the few hundred tokens of a small batch the paper's shares are one or none, and its band of covariance
 was found on a vocabulary a thousand times as large: the small presets take larger shares and a band by
 quantile.
 """
