@@ -29,11 +29,12 @@ from policysmith.training.loop import Progress, RunState
 
 @dataclass(frozen=True)
 class Config(LanguageSettings):
-    """Defaults of the paper's experiment on summaries (appendix): 512 answers a rollout, 256 to a step.
+    """Defaults of the size of the paper's experiment on summaries: 512 answers a rollout, 256 to a step.
 
     - `beta`: weight of the log-ratio to the reference in the reward.
 
-    The learning rate rises over 3 % of the optimiser steps. `answer_limit` is ours.
+    Not checked against the paper's appendix: learning rate, its rise over 3 % of the optimiser steps, `beta`
+    and `steps`. `answer_limit` is ours.
     """
 
     steps: int = 600
