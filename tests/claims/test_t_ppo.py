@@ -136,6 +136,7 @@ def test_a_miniature_run_makes_a_record_and_a_plot(tmp_path: Path, monkeypatch: 
     for name, value in {
         "SLOTS": 16,
         "LIMIT": 4,
+        "WHOLE": 4,
         "WINDOW": 2,
         "BUDGET": 8,
         "MEASURED": 4,

@@ -92,7 +92,7 @@ def test_a_reward_of_ones_own_is_found_by_its_name(home, monkeypatch, capsys):
         ),
         (["--model", "MODEL", "--task", "chain_sums"], "no task 'chain_sums'"),
         (["--model", "MODEL", "--task", "chain_sum", "--option", "min_terms"], "NAME=VALUE"),
-        (["--model", "nowhere/at-all", "--data", "DATA", "--prompt", "question"], "no such folder"),
+        (["--model", "/nowhere/at-all", "--data", "DATA", "--prompt", "question"], "no such folder"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_the_users_words(words, said, home, capsys, monkeypatch):

@@ -103,10 +103,11 @@ def test_the_policy_learns_from_windows_in_which_nothing_ended_and_the_critic_do
     assert "reward" not in first.metrics
 
 
-def test_a_rollout_without_an_end_is_warned_of(tmp_path: Path):
+def test_a_rollout_without_an_end_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(t_ppo, "PATIENCE", 2)  # few tokens, so that none of them is an end token
     settings = replace(t_ppo.PRESETS["tiny"], steps=10, prompts=2, group_size=1, window=1, ignore_tail=0,
                        answer_limit=60, trained_prompts=None)  # fmt: skip
-    with pytest.warns(UserWarning, match="no answer has ended for 10 steps"):
+    with pytest.warns(UserWarning, match="no answer has ended for 2 steps"):
         list(t_ppo.train(*language_inputs(tmp_path), config=settings, seed=2))
 
 
