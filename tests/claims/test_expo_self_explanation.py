@@ -37,8 +37,11 @@ from policysmith.policies.language.small import small_decoder
 SEEDS = [0, 1, 2]
 
 
-@pytest.fixture(scope="module")
-def recipe() -> WarmStart:
+@pytest.fixture
+def recipe(monkeypatch) -> WarmStart:
+    """The start's recipe with fewer examples."""
+    for name in ("ALONE", "TOLD"):
+        monkeypatch.setattr(experiment, name, dict.fromkeys(getattr(experiment, name), 40))
     return experiment.warm_start()
 
 

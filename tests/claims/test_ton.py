@@ -39,11 +39,12 @@ def test_thoughts_work_the_question_out(kind):
         assert prompt.data["thought"].split(";")[-1].endswith(f"={prompt.answer}")
 
 
-def test_the_questions_of_the_test_are_not_those_of_training_nor_of_the_start():
+def test_the_questions_of_the_test_are_not_those_of_training_nor_of_the_start(monkeypatch):
+    monkeypatch.setattr(experiment, "TAUGHT_EASY", 300)
     asked = {str(one.text) for one in experiment.prompts()}
-    taught = {one.prompt for one in experiment.warm_start().examples}
-    tests = experiment.unseen(60)
-    assert {kind: len(prompts) for kind, prompts in tests.items()} == {EASY: 60, HARD: 15}
+    taught = {str(one.text) for one in [*experiment.easy(300, 0), *experiment.hard(300, 0)]}
+    tests = experiment.unseen(12)
+    assert {kind: len(prompts) for kind, prompts in tests.items()} == {EASY: 12, HARD: 3}
     for prompts in tests.values():
         assert not {str(one.text) for one in prompts} & (asked | taught)
 

@@ -128,7 +128,7 @@ def prompts() -> Prompts:
 def unseen(size: int) -> dict[str, Prompts]:
     """What is asked when policies are measured, in the same proportion; no arm and no start has seen it."""
     taught = {prompt.text for prompt in [*easy(TAUGHT_EASY, 0), *prompts()]}
-    fresh = {prompt.text: prompt for prompt in easy(5000, 2) if prompt.text not in taught}
+    fresh = {prompt.text: prompt for prompt in easy(50 * size, 2) if prompt.text not in taught}
     return {EASY: Prompts(list(fresh.values())[:size]), HARD: hard(math.ceil(size / SHARE), 2, held_out=True)}
 
 
