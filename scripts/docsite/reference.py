@@ -176,6 +176,8 @@ def _options(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> list[li
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
         annotation = ast.unparse(statement.annotation)
+        if "ClassVar" in annotation:
+            continue
         if nested := [name for name in re.findall(r"\w+", annotation) if name in classes]:
             rows += _options(classes[nested[0]], classes)
             continue

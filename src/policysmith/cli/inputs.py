@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 
@@ -92,6 +92,11 @@ class Inputs(Reading):
     """seed of the recording"""
     pictures: int = 0
     """side of the pictures, in pixels, that policies see in place of the environment's full state"""
+
+    checkpoint_every: ClassVar[int] = 500
+    """Steps between checkpoints, where nothing else is asked for."""
+    log_every: ClassVar[int] = 10
+    """Steps between lines of metrics."""
 
     @property
     def options(self) -> dict[str, Any]:

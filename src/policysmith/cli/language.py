@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from policysmith.common.errors import SettingError
 from policysmith.experience.prompts import Prompts, from_dataset, from_task
@@ -61,6 +61,11 @@ class LanguageInputs(PromptInputs):
 
     model: str = ""
     """a folder, a .gguf file, a name on the Hub, or one of `policysmith models list`"""
+
+    checkpoint_every: ClassVar[int] = 10
+    """Steps between checkpoints, where nothing else is asked for: a step is a rollout."""
+    log_every: ClassVar[int] = 1
+    """Steps between lines of metrics."""
 
     def arguments(self) -> tuple[Any, ...]:
         """What a language system's entry is called with."""

@@ -36,8 +36,8 @@ class Keeping:
 
     out: str = ""
     """folder of the run; by default runs/SYSTEM-ENVIRONMENT-seedN"""
-    checkpoint_every: int = 500
-    """steps between checkpoints"""
+    checkpoint_every: int | None = None
+    """steps between checkpoints; by default 500, and 10 where a step is a rollout of a language model"""
     keep: int = 2
     """how many checkpoints are kept"""
     tensorboard: bool = False
@@ -93,7 +93,7 @@ def _train(system: System, module: Any, preset: str, options: Any) -> None:
         RunDirectory.create(path, config)
     processes.wait()
     progress = module.train(*arguments, config=options.settings, seed=options.seed)
-    _drive(RunDirectory.open(path), progress, options.keeping, system.name)
+    _drive(RunDirectory.open(path), progress, options.keeping, system.name, pace=inputs)
 
 
 def training_inputs(system: System) -> Any:
@@ -130,7 +130,7 @@ class Resume:
             return
         look.note(f"going on after step {saved['step'] if saved else 0}")
         progress = module.train(*arguments, config=settings, seed=config["seed"], state=saved)
-        _drive(directory, progress, Keeping(**config["keeping"]), system.name)
+        _drive(directory, progress, Keeping(**config["keeping"]), system.name, pace=inputs)
 
 
 @dataclass(frozen=True)
@@ -291,10 +291,19 @@ def _parse(system: System, preset: Any, words: list[str], **parts: type) -> Any:
     return tyro.cli(options, args=words, prog=f"policysmith run {system.name}", config=(flat,))
 
 
-def _drive(directory: RunDirectory, progress: Iterator[Progress], keeping: Keeping, label: str) -> None:
+def _drive(
+    directory: RunDirectory,
+    progress: Iterator[Progress],
+    keeping: Keeping,
+    label: str,
+    *,
+    pace: Inputs | LanguageInputs,
+) -> None:
+    every = keeping.checkpoint_every
     recording = directory.record(
         progress,
-        checkpoint_every=keeping.checkpoint_every,
+        checkpoint_every=pace.checkpoint_every if every is None else every,
+        log_every=pace.log_every,
         keep=keeping.keep,
         tensorboard=keeping.tensorboard,
     )
