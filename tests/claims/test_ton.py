@@ -142,7 +142,7 @@ def test_the_arms_run_and_their_thoughts_are_counted(tmp_path: Path):
         "steps": 3, "prompts": 2, "group_size": 2, "answer_limit": 8,
         "imitation": SupervisedSettings(steps=2, batch_size=2),
     }  # fmt: skip
-    arms = [replace(arm, config=replace(arm.config, **small)) for arm in experiment.arms(ablations=True)]
+    arms = [replace(arm, config=replace(arm.config, **small)) for arm in experiment.arms(ablations=False)]
     tests = {EASY: experiment.easy(2, 2), HARD: experiment.hard(2, 2)}
     results = result_of(
         compare(arms, begun, seeds=[0], tests=tests, measuring=experiment.MEASURING, folder=tmp_path)
