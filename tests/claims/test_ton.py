@@ -17,7 +17,6 @@ from policysmith.claims.ton import EASY, HARD, LAYOUT, OURS, PLAIN
 from policysmith.common.stages import result_of
 from policysmith.evaluation import claim
 from policysmith.policies.language.small import small_decoder
-from policysmith.training.learners.supervised import SupervisedSettings
 
 SEEDS = [0, 1, 2]
 
@@ -140,7 +139,8 @@ def test_the_arms_run_and_their_thoughts_are_counted(tmp_path: Path):
     begun = Start(tmp_path / "model", "tiny", experiment.prompts()[:8], experiment.right, "right")
     small = {
         "steps": 3, "prompts": 2, "group_size": 2, "answer_limit": 8,
-        "imitation": SupervisedSettings(steps=2, batch_size=2),
+        "imitation_steps": 2,
+        "imitation_batch": 2,
     }  # fmt: skip
     arms = [replace(arm, config=replace(arm.config, **small)) for arm in experiment.arms(ablations=False)]
     tests = {EASY: experiment.easy(2, 2), HARD: experiment.hard(2, 2)}

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from policysmith.cli.main import main
+from policysmith.common.catalogue import systems
 from policysmith.policies.language.small import small_decoder
 from policysmith.training.runs import RunDirectory
 
@@ -29,6 +30,17 @@ def run(home):
     words = [*TINY, "--model", str(home / "model"), "--data", str(home / "sums.jsonl")]
     assert main(["run", "grpo", *words, "--out", str(home / "run")]) == 0
     return home / "run"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [one.name for one in systems() if one.status == "ready" and {"prompts", "policy"} <= set(one.takes)],
+)
+def test_every_language_systems_settings_and_inputs_have_options_of_their_own(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["run", name, "--help"])
+    assert end.value.code == 0
+    assert "--model" in capsys.readouterr().out
 
 
 def test_a_run_keeps_its_policy_its_settings_and_some_samples(run):

@@ -22,21 +22,23 @@ from policysmith.policies.language.small import small_decoder
 from policysmith.rewards.scoring import Scoring
 from policysmith.systems import ton
 from policysmith.training.learners.group_relative import reinforce, with_kl
-from policysmith.training.learners.supervised import SupervisedSettings
 
 PROMPTS = from_rows(
     {"prompt": f"{a}+{b}=", "answer": a + b, "thought": f"{a} and {b}"} for a in range(3) for b in range(3)
 )
 CONFIG = ton.Config(
     steps=5,
-    imitation=SupervisedSettings(steps=2, batch_size=4, learning_rate=1e-2, warmup_steps=1),
+    imitation_steps=2,
+    imitation_batch=4,
+    imitation_learning_rate=1e-2,
+    imitation_warmup=1,
     prompts=3,
     group_size=4,
     answer_limit=6,
     learning_rate=1e-2,
     beta=0.1,
-    think=("<", ">"),
-    answer=("#", ""),
+    think_tags=("<", ">"),
+    answer_tags=("#", ""),
 )
 
 
@@ -124,7 +126,10 @@ def test_a_run_goes_on_from_either_stage(cut):
 def test_with_dropout_the_model_comes_to_skip_thoughts():
     long = replace(
         CONFIG,
-        imitation=SupervisedSettings(steps=60, batch_size=9, learning_rate=1e-2, warmup_steps=5),
+        imitation_steps=60,
+        imitation_batch=9,
+        imitation_learning_rate=1e-2,
+        imitation_warmup=5,
         steps=61,
         answer_limit=16,
     )

@@ -77,9 +77,12 @@ BUDGET: dict[str, Any] = {
 """Of every run: examples first, then rollouts of 128 answers with one optimiser step on each."""
 CONFIG = ton.Config(
     **BUDGET,
-    imitation=SupervisedSettings(steps=300, batch_size=16, learning_rate=1e-3, warmup_steps=20),
-    think=LAYOUT.think,
-    answer=LAYOUT.answer,
+    imitation_steps=300,
+    imitation_batch=16,
+    imitation_learning_rate=1e-3,
+    imitation_warmup=20,
+    think_tags=LAYOUT.think,
+    answer_tags=LAYOUT.answer,
 )
 PLAIN = Arm("GRPO", ton, replace(CONFIG, dropout=0.0))
 OURS = Arm("TON", ton, CONFIG)

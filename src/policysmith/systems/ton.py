@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tensordict import TensorDict
@@ -62,12 +62,14 @@ AVERAGES = {"sequence": sequence_mean_weight, "token": token_mean_weight}
 class Config(LanguageSettings):
     """Defaults of the authors' code; what it does not set (steps, stage 1) is said to be ours.
 
-    - `steps`: of both stages together; `imitation`: the first one, whose steps they begin with (ours).
+    - `steps`: of both stages together; they begin with the first one's `imitation_steps`, on batches of
+      `imitation_batch` examples at `imitation_learning_rate`, behind a rise over `imitation_warmup` (ours).
     - `dropout`: probability that a thought is emptied, drawn once per example (0.5).
     - `beta`: weight of the divergence (0.04, the default of the library the authors use).
     - `eps`: beside the group's deviation (1e-4).
     - `average`: `sequence`, or `token` to see what the choice does.
-    - `thought`: the column of `Prompt.data` that has the thought; `think`, `answer`: the tags.
+    - `thought`: the column of `Prompt.data` that has the thought; `think_tags`,
+      `answer_tags`: what stands around thought and answer.
     """
 
     steps: int = 1000
@@ -75,16 +77,17 @@ class Config(LanguageSettings):
     group_size: int = 8
     answer_limit: int = 2048
     learning_rate: float = 1e-6
-    imitation: SupervisedSettings = field(
-        default_factory=lambda: SupervisedSettings(steps=500, batch_size=16, learning_rate=1e-5)
-    )
+    imitation_steps: int = 500
+    imitation_batch: int = 16
+    imitation_learning_rate: float = 1e-5
+    imitation_warmup: int = 50
     dropout: float = 0.5
     beta: float = 0.04
     eps: float = 1e-4
     average: Literal["sequence", "token"] = "sequence"
     thought: str = "thought"
-    think: tuple[str, str] = ("<think>", "</think>")
-    answer: tuple[str, str] = ("<answer>", "</answer>")
+    think_tags: tuple[str, str] = ("<think>", "</think>")
+    answer_tags: tuple[str, str] = ("<answer>", "</answer>")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,14 +109,27 @@ class Config(LanguageSettings):
     @property
     def layout(self) -> Layout:
         """How an answer is written."""
-        return Layout(self.think, self.answer)
+        return Layout(self.think_tags, self.answer_tags)
+
+    @property
+    def imitation(self) -> SupervisedSettings:
+        """The first stage."""
+        return SupervisedSettings(
+            steps=self.imitation_steps,
+            batch_size=self.imitation_batch,
+            learning_rate=self.imitation_learning_rate,
+            warmup_steps=self.imitation_warmup,
+        )
 
 
 PRESETS = {
     "paper": Config(),
     "bench": Config(
         steps=400,
-        imitation=SupervisedSettings(steps=300, batch_size=64, learning_rate=1e-3, warmup_steps=20),
+        imitation_steps=300,
+        imitation_batch=64,
+        imitation_learning_rate=1e-3,
+        imitation_warmup=20,
         answer_limit=48,
         learning_rate=3e-4,
         beta=0.0,
@@ -121,7 +137,10 @@ PRESETS = {
     ),
     "tiny": Config(
         steps=6,
-        imitation=SupervisedSettings(steps=2, batch_size=2, learning_rate=1e-3, warmup_steps=1),
+        imitation_steps=2,
+        imitation_batch=2,
+        imitation_learning_rate=1e-3,
+        imitation_warmup=1,
         prompts=2,
         group_size=2,
         answer_limit=4,
