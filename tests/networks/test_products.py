@@ -24,7 +24,9 @@ def test_a_product_in_blocks_is_the_product(monkeypatch, outputs, shape, with_bi
 
 
 def test_gradients_flow_where_they_are_asked_for():
-    x, weight = torch.randn(2, 3, requires_grad=True), torch.randn(products.TALL, 3, requires_grad=True)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(products.TALL, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.detach().sum(0).expand(2, 3))
     torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(products.TALL, 3))
