@@ -19,7 +19,7 @@ from torch import Tensor
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.windows import WindowSampler
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import NetworkPolicy, gaussian_actor
 from policysmith.training.learner import Learner
 from policysmith.training.loop import Progress, RunState, run, step_policy
 
@@ -36,7 +36,7 @@ class Config:
 PRESETS = {"paper": Config(), "tiny": Config(steps=6, batch_size=8)}
 
 
-def cloning_loss(policy: GaussianActor, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+def cloning_loss(policy: NetworkPolicy, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the log-density of each demonstrated action, per row."""
     return -policy.log_prob(batch["observation"][:, -1], batch["action"][:, -1]), {}
 
@@ -50,7 +50,7 @@ def train(
 ) -> Iterator[Progress]:
     """Clone `episodes`; the policy so far is `progress.state.policy()`."""
     with seeded_initialisation(seed):
-        policy = GaussianActor(episodes.observation_size, episodes.action_size)
+        policy = gaussian_actor(episodes.observation_size, episodes.action_size)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     windows = WindowSampler(
         episodes, horizon=1, observation_steps=1, action_steps=1, rng=generator(seed, "windows")

@@ -1,4 +1,4 @@
-"""Every test starts from the same global generator: one that draws from it is not red once in a hundred runs."""
+"""Every test starts from the same global generator: none is red once in a hundred runs."""
 
 from __future__ import annotations
 

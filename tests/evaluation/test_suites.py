@@ -20,7 +20,7 @@ from policysmith.evaluation.suites import (
     mt_evaluate,
     suite_findings,
 )
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.policies.protocol import Policy
 from policysmith.worlds.metaworld import MetaWorldExpert
 from policysmith.worlds.metaworld_suites import Suite, make_suite
@@ -94,7 +94,7 @@ def test_the_goals_played_are_the_first_of_the_suite():
 
 
 def test_the_same_call_gives_the_same_numbers():
-    policy = GaussianActor(39, 4)
+    policy = gaussian_actor(39, 4)
     one, two = (result_of(mt_evaluate(policy, suite("MT1", goals=2, horizon=5), goals=2)) for _ in range(2))
     assert one.to_json() == two.to_json()
 

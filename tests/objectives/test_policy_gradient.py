@@ -83,6 +83,20 @@ def test_the_ratio_stays_finite():
     assert torch.isfinite(importance_ratio(rows([0.0]), rows([-1e6]))).all()
 
 
+def test_a_batch_of_actions_is_a_batch_of_tokens_with_one_each():
+    log_prob, old, advantage = (
+        rows([-0.2], [-0.9], [-1.6]),
+        rows([-0.3], [-0.5], [-1.0]),
+        rows([1.0], [-1], [-2]),
+    )
+    for function in (clipped_policy_loss, clipped_share):
+        flat = function(log_prob[:, 0], old[:, 0], advantage[:, 0])
+        torch.testing.assert_close(flat, function(log_prob, old, advantage)[:, 0])
+    ratio = torch.tensor([0.1, -0.4, -0.6], dtype=torch.float64).exp()
+    expected = [-float(ratio[0]), 0.8, 2 * 0.8]
+    assert clipped_policy_loss(log_prob[:, 0], old[:, 0], advantage[:, 0]).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("wrong", [{"low": -0.1}, {"ceiling": 0.5}])
 def test_clips_out_of_range_are_refused(wrong):
     with pytest.raises(SettingError):

@@ -12,7 +12,7 @@ from torch import nn
 from policysmith.common.errors import CapabilityError, FileError, ShapeError
 from policysmith.common.saving import save_json, save_pretrained
 from policysmith.networks.normalizers import Normalizer
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.policies.protocol import CAPABILITIES, Policy, load_policy, require_capability
 
 
@@ -90,13 +90,13 @@ def test_a_policy_without_weights_lives_on_the_cpu():
 
 
 def test_a_missing_capability_is_named_with_who_asks_and_what_for():
-    actor = GaussianActor(2, 1)
+    actor = gaussian_actor(2, 1)
     require_capability(actor, "log_prob", by="PPO")
     with pytest.raises(CapabilityError) as caught:
         require_capability(actor, "from_noise", by="DSRL")
     assert "DSRL" in caught.value.what
     assert CAPABILITIES["from_noise"] in caught.value.what
-    assert caught.value.where == "GaussianActor has none"
+    assert caught.value.where == "NetworkPolicy has none"
     actor.sample = None
     with pytest.raises(CapabilityError):
         require_capability(actor, "sample", by="V-GPS")
@@ -106,14 +106,14 @@ def test_a_missing_capability_is_named_with_who_asks_and_what_for():
 
 
 def test_a_policy_is_loaded_from_its_folder_or_its_run_ready_to_act(tmp_path):
-    policy = GaussianActor(2, 1).train()
+    policy = gaussian_actor(2, 1).train()
     policy.save_pretrained(tmp_path / "run" / "policy")
     save_json(tmp_path / "run" / "config.json", {"system": "x"})
     for folder in (tmp_path / "run", tmp_path / "run" / "policy", str(tmp_path / "run")):
         loaded = load_policy(folder)
         assert not loaded.training
-        assert torch.equal(loaded.log_deviation, policy.log_deviation)
-        assert torch.equal(loaded.mean[0].weight, policy.mean[0].weight)
+        assert torch.equal(loaded.head.log_deviation, policy.head.log_deviation)
+        assert torch.equal(loaded.head.mean.weight, policy.head.mean.weight)
 
 
 def test_a_run_that_has_no_policy_yet_says_so(tmp_path):
@@ -134,7 +134,7 @@ def test_a_folder_that_holds_no_policy_is_refused(tmp_path):
 
 
 def test_a_run_may_not_smuggle_another_class_in(tmp_path):
-    GaussianActor(2, 1).save_pretrained(tmp_path / "policy")
+    gaussian_actor(2, 1).save_pretrained(tmp_path / "policy")
     config = json.loads((tmp_path / "policy" / "config.json").read_text())
     (tmp_path / "policy" / "config.json").write_text(json.dumps(config | {"class": "subprocess.Popen"}))
     with pytest.raises(FileError, match=r"nothing here is called 'subprocess\.Popen'"):

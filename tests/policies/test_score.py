@@ -10,7 +10,7 @@ from policysmith.common.errors import CapabilityError, DataError, SettingError, 
 from policysmith.common.rng import seeded_initialisation
 from policysmith.networks.karras import KarrasDenoiser
 from policysmith.networks.transformer import TransformerDenoiser
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.policies.goals import GoalCondition
 from policysmith.policies.protocol import load_policy
 from policysmith.policies.score import ScoreModel, ScorePolicy, resampled
@@ -295,7 +295,7 @@ def test_guidance_of_a_model_that_never_went_without_goals_is_refused(guidance):
 
 def test_acting_before_the_episode_is_begun_is_refused():
     policy = ScorePolicy(model())
-    for state in (None, TensorDict({}, batch_size=[2]), GaussianActor(2, 2).initial_state(2)):
+    for state in (None, TensorDict({}, batch_size=[2]), gaussian_actor(2, 2).initial_state(2)):
         with pytest.raises(DataError, match="before its episode was begun"):
             policy.act(seen(2), state, rng=rng())  # type: ignore[arg-type]
 
@@ -343,4 +343,4 @@ def test_a_network_for_another_condition_is_refused():
 
 def test_a_policy_without_a_sampler_has_none_to_change():
     with pytest.raises(CapabilityError, match="no sampler"):
-        resampled(GaussianActor(2, 2), sampling_steps=1)
+        resampled(gaussian_actor(2, 2), sampling_steps=1)

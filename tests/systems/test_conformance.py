@@ -6,7 +6,7 @@ import pytest
 
 from policysmith.common.catalogue import systems
 from policysmith.evaluation.conformance import check_system
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 
 READY = [system.name for system in systems() if system.status == "ready"]
 
@@ -20,7 +20,7 @@ def inputs_of(name):
     """What a system is tried on where the standard small inputs do not suit it."""
     if name == "metaworld":
         pytest.importorskip("metaworld")
-        return (GaussianActor(39, 4, deterministic=True),)
+        return (gaussian_actor(39, 4, deterministic=True),)
     return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from policysmith.cli.main import main
 from policysmith.common.errors import UnknownNameError
 from policysmith.common.stages import result_of
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.systems.metaworld import PRESETS, Config, evaluate
 from policysmith.worlds.metaworld import MetaWorldExpert
 
@@ -28,7 +28,7 @@ def test_defaults_are_the_published_protocol():
 
 
 def test_what_was_measured_says_with_which_rewards_and_rules():
-    found = result_of(evaluate(GaussianActor(39, 4), config=replace(TINY, reward_version="v1")))
+    found = result_of(evaluate(gaussian_actor(39, 4), config=replace(TINY, reward_version="v1")))
     assert found.summary["reward version"] == "v1"
     assert found.summary["protocol"] == "one episode per goal; 2 goals per task, horizon 10"
     assert found.summary["suite"] == "MT1 reach-v3, goals of seed 0"
@@ -46,11 +46,11 @@ def test_meta_learning_suites_follow_the_other_protocol():
 
 def test_a_suite_that_is_not_there_is_answered_before_anything_runs():
     with pytest.raises(UnknownNameError, match="MT10"):
-        next(evaluate(GaussianActor(39, 4), config=replace(TINY, suite="MT11")))
+        next(evaluate(gaussian_actor(39, 4), config=replace(TINY, suite="MT11")))
 
 
 def test_the_command_measures_a_saved_policy(tmp_path, capsys):
-    GaussianActor(39, 4, deterministic=True).save_pretrained(tmp_path / "policy")
+    gaussian_actor(39, 4, deterministic=True).save_pretrained(tmp_path / "policy")
     words = ["run", "metaworld", "--policy", str(tmp_path / "policy"), "--preset", "tiny", "--json"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     printed = json.loads(capsys.readouterr().out)

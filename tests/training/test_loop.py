@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from policysmith.common.errors import DataError, FileError, NotFiniteError, SettingError
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.training.learner import Learner
 from policysmith.training.loop import RunState, finish, run, step_policy
 
@@ -30,7 +30,7 @@ class Counter:
 
 
 def made_state(width=2, *, adam=True):
-    policy = GaussianActor(width, 1, hidden=(4,))
+    policy = gaussian_actor(width, 1, hidden=(4,))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.fill_(0.1)
@@ -175,10 +175,10 @@ def test_the_policy_of_a_run_is_a_copy():
     progress = progress_of(state)
     next(progress)
     policy = state.policy()
-    before = policy.log_deviation.clone()
+    before = policy.head.log_deviation.clone()
     next(progress)
-    assert torch.equal(policy.log_deviation, before)
-    assert not torch.equal(state.policy().log_deviation, before)
+    assert torch.equal(policy.head.log_deviation, before)
+    assert not torch.equal(state.policy().head.log_deviation, before)
     assert not policy.training
 
 

@@ -13,7 +13,7 @@ from tensordict import TensorDict
 
 from policysmith.common.errors import FileError, NotFiniteError, SettingError
 from policysmith.common.saving import save_json, save_tree
-from policysmith.policies.actors import GaussianActor
+from policysmith.policies.actors import gaussian_actor
 from policysmith.policies.protocol import load_policy
 from policysmith.training.learner import Learner
 from policysmith.training.loop import RunState, run, step_policy
@@ -30,7 +30,7 @@ def no_waiting_for_the_disk(monkeypatch):
 
 def training(steps=10, *, state=None, poison_at=None):
     """A small run: a Gaussian actor fitted to random actions."""
-    policy = GaussianActor(2, 1, hidden=(3,))
+    policy = gaussian_actor(2, 1, hidden=(3,))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.fill_(0.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,12 @@ notices = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
 
 GOOD, BAD, QUIET, STRONG = "green", "red", "dim", "bold"
+MEMORY = {"return": 0.0, "reward": 0.9, "loss": 0.98}
+"""The metric a bar shows, the first there is, and how slowly it follows; returns are means already."""
+
+EVERY = 0.1
+"""Seconds between two drawings of a bar."""
+
 VERDICT = {"holds": GOOD, "fails": BAD, "undecided": "yellow"}
 
 
@@ -55,23 +62,32 @@ def note(text: str) -> None:
 
 
 def training_bar(progress: Iterator[TrainingProgress], *, label: str) -> Iterator[TrainingProgress]:
-    """Draw a bar for a training run while passing it through: its reward, or else its loss, smoothed."""
+    """Draw a bar for a training run while passing it through: its return, reward or loss, smoothed.
+
+    Says once where a resumed run will not repeat the same numbers.
+    """
     with _bar(TextColumn("[dim]{task.fields[shown]}  {task.fields[pace]}")) as bar:
         task = bar.add_task(label, total=None, shown="", pace="")
         average: float | None = None
+        drawn, said = 0.0, ""
         for now in progress:
-            name = "reward" if "reward" in now.metrics else "loss"
-            if name in now.metrics:
-                value, memory = now.metrics[name], 0.9 if name == "reward" else 0.98
-                average = value if average is None else memory * average + (1 - memory) * value
-            seconds = sum(now.seconds.values())
-            bar.update(
-                task,
-                completed=now.step,
-                total=now.total,
-                shown="" if average is None else f"{name} {average:.4f}",
-                pace=f"{seconds * 1000:.0f} ms/step",
-            )
+            name = next((name for name in MEMORY if name in now.metrics), "")
+            if name:
+                value = now.metrics[name]
+                average = value if average is None else MEMORY[name] * average + (1 - MEMORY[name]) * value
+            if now.state.inexact != said:
+                said = now.state.inexact
+                note(f"the run goes on, but not to the same numbers: {said}")
+            # A step may take a hundredth of what drawing does.
+            if time.monotonic() - drawn > EVERY or now.step == now.total:
+                drawn = time.monotonic()
+                bar.update(
+                    task,
+                    completed=now.step,
+                    total=now.total,
+                    shown="" if average is None else f"{name} {average:.4f}",
+                    pace=f"{sum(now.seconds.values()) * 1000:.3g} ms/step",
+                )
             yield now
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from policysmith.cli import evaluations, look
+from policysmith.cli.environment import EnvironmentInputs
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
 from policysmith.cli.language import LanguageInputs
 from policysmith.cli.measuring import Writing, inputs_of, measure
@@ -93,12 +94,15 @@ def _train(system: System, module: Any, preset: str, options: Any) -> None:
         RunDirectory.create(path, config)
     processes.wait()
     progress = module.train(*arguments, config=options.settings, seed=options.seed)
-    _drive(RunDirectory.open(path), progress, options.keeping, system.name, pace=inputs)
+    pace = options.settings if hasattr(options.settings, "log_every") else inputs
+    _drive(RunDirectory.open(path), progress, options.keeping, system.name, pace=pace)
 
 
 def training_inputs(system: System) -> Any:
-    """What the command line brings to a system that trains: demonstrations, or a model with prompts."""
-    return LanguageInputs if {"prompts", "policy"} <= set(system.takes) else Inputs
+    """What the command line brings to a system that trains, by what it takes."""
+    if {"prompts", "policy"} <= set(system.takes):
+        return LanguageInputs
+    return Inputs if "episodes" in system.takes else EnvironmentInputs
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Resume:
             return
         look.note(f"going on after step {saved['step'] if saved else 0}")
         progress = module.train(*arguments, config=settings, seed=config["seed"], state=saved)
-        _drive(directory, progress, Keeping(**config["keeping"]), system.name, pace=inputs)
+        pace = settings if hasattr(settings, "log_every") else inputs
+        _drive(directory, progress, Keeping(**config["keeping"]), system.name, pace=pace)
 
 
 @dataclass(frozen=True)
@@ -297,7 +302,7 @@ def _drive(
     keeping: Keeping,
     label: str,
     *,
-    pace: Inputs | LanguageInputs,
+    pace: Any,
 ) -> None:
     every = keeping.checkpoint_every
     recording = directory.record(

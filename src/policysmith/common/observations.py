@@ -1,7 +1,8 @@
 """Observations: one float vector, or named parts of what was seen.
 
-The parts are `state` (the vector), `goal` (a vector too) and pictures under the names of their cameras, uint8
-[height, width, 3] wherever they are (environments, files, batches); only an encoder scales them. Environments
+The parts are `state` (the vector), `goal` (a vector too), `action_mask` (which choices are allowed) and
+pictures under the names of their cameras, uint8 [height, width, 3] wherever they are (environments, files,
+batches); only an encoder scales them. Environments
 give parts as a `Dict` space, tensors carry them as a nested `TensorDict`; an observation without parts is its
 state. The functions here treat both forms alike.
 """
@@ -18,6 +19,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 STATE, GOAL = "state", "goal"
+ACTION_MASK = "action_mask"
+"""The part that says which choices are allowed, as PettingZoo calls it."""
 
 Seen: TypeAlias = np.ndarray | Mapping[str, np.ndarray]
 """What environments give: a vector, or arrays by the names of the parts."""
@@ -39,8 +42,10 @@ def state_of(observation: Observation) -> Tensor:
 
 
 def is_parts(space: Any) -> bool:
-    """Whether an observation space has parts that are not to be flattened: a goal, or pictures."""
-    return isinstance(space, Dict) and (GOAL in space.spaces or any(map(is_picture, space.spaces.values())))
+    """Whether an observation space has parts that are not to be flattened: a goal, a mask, or pictures."""
+    return isinstance(space, Dict) and (
+        GOAL in space.spaces or ACTION_MASK in space.spaces or any(map(is_picture, space.spaces.values()))
+    )
 
 
 def is_picture(space: Any) -> bool:

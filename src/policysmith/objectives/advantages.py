@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from policysmith.common.errors import SettingError, ShapeError
+from policysmith.common.errors import ShapeError
+from policysmith.objectives.returns import backward_sum, check_unit
 
 
 def group_moments(
@@ -122,18 +123,15 @@ def generalised_advantage(
     the step after. They get 0. Raises `SettingError` for a `discount` or `lam` outside [0, 1].
     Source: Schulman et al. 2016 (GAE), equation 16.
     """
-    _check_unit(discount=discount, lam=lam)
-    value, reward, keep = value.detach(), reward.detach(), mask.bool()
-    lam = torch.as_tensor(lam, dtype=value.dtype, device=value.device).expand(len(value))
-    following, ahead = next_value.detach(), torch.zeros_like(value[:, 0])
-    advantage = torch.zeros_like(value)
-    for t in reversed(range(value.shape[1])):
-        here = keep[:, t]
-        delta = reward[:, t] + discount * following - value[:, t]
-        ahead = torch.where(here, delta + discount * lam * ahead, ahead)
-        following = torch.where(here, value[:, t], following)
-        advantage[:, t] = torch.where(here, ahead, 0.0)
-    return advantage
+    check_unit(discount=discount, lam=lam)
+    keep = mask.bool().T
+    value, reward, lam = value.detach().T, reward.detach().T, torch.as_tensor(lam, device=value.device)
+    # The values one step on, and those at the next step that is kept: both by the recursion of `returns`.
+    ahead = torch.cat([torch.where(keep, value, 0.0)[1:], next_value.detach()[None]])
+    following = backward_sum(ahead, torch.cat([(~keep)[1:], (~keep)[:1]]).to(value.dtype))
+    delta = torch.where(keep, reward + discount * following - value, 0.0)
+    advantage = backward_sum(delta, torch.where(keep, discount * lam.to(value.dtype), 1.0))
+    return torch.where(keep, advantage, 0.0).T
 
 
 def whiten(
@@ -145,10 +143,3 @@ def whiten(
         return torch.zeros_like(advantage)
     scaled = (advantage - kept.mean()) / (kept.var() + eps).sqrt()
     return torch.where(mask, scaled, 0.0)
-
-
-def _check_unit(**values: float | Tensor) -> None:
-    for name, value in values.items():
-        given = torch.as_tensor(value)
-        if not bool(((given >= 0) & (given <= 1)).all()):
-            raise SettingError(f"{name} is {value}", expected="0 to 1")

@@ -1,7 +1,8 @@
-"""Policy-gradient losses per token, for whoever averages them.
+"""Policy-gradient losses per action or token, for whoever averages them.
 
-With rho = exp(log_prob - old_log_prob) the clipped loss is max(-A rho, -A clip(rho, 1 - low, 1 + high)). All
-arrays are [row, time]; an advantage per row is given as [row, 1]. Gradient flows through `log_prob` alone.
+With rho = exp(log_prob - old_log_prob) the clipped loss is max(-A rho, -A clip(rho, 1 - low, 1 + high)). The
+arrays are [row] for actions and [row, time] for tokens, whose advantage per row is given as [row, 1].
+Gradient flows through `log_prob` alone.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from policysmith.common.errors import SettingError
 
 
 def policy_gradient_loss(
-    log_prob: Float[Tensor, "row time"], advantage: Float[Tensor, "row #time"]
-) -> Float[Tensor, "row time"]:
+    log_prob: Float[Tensor, "*shape"], advantage: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """-A log pi, whose gradient is that of the clipped loss where nothing has moved since sampling."""
     return -advantage.detach() * log_prob
 
 
 def importance_ratio(
-    log_prob: Float[Tensor, "row time"], old_log_prob: Float[Tensor, "row time"], *, most: float = 20.0
-) -> Float[Tensor, "row time"]:
+    log_prob: Float[Tensor, "*shape"], old_log_prob: Float[Tensor, "*shape"], *, most: float = 20.0
+) -> Float[Tensor, "*shape"]:
     """exp(log_prob - old_log_prob), the logarithm held within `most` nats so that it stays finite."""
     return (log_prob - old_log_prob.detach()).clamp(-most, most).exp()
 
 
 def clipped_policy_loss(
-    log_prob: Float[Tensor, "row time"],
-    old_log_prob: Float[Tensor, "row time"],
-    advantage: Float[Tensor, "row #time"],
+    log_prob: Float[Tensor, "*shape"],
+    old_log_prob: Float[Tensor, "*shape"],
+    advantage: Float[Tensor, "*#shape"],
     *,
     low: float = 0.2,
     high: float = 0.2,
     ceiling: float | None = None,
-) -> Float[Tensor, "row time"]:
+) -> Float[Tensor, "*shape"]:
     """PPO's loss: no gradient where the ratio has moved past 1 - `low` or 1 + `high` in the good direction.
 
     `ceiling` (dual clip) bounds the loss at `ceiling` |A| where A < 0, beyond which it has no gradient.
@@ -55,29 +56,30 @@ def clipped_policy_loss(
 
 
 def clipped_share(
-    log_prob: Float[Tensor, "row time"],
-    old_log_prob: Float[Tensor, "row time"],
-    advantage: Float[Tensor, "row #time"],
+    log_prob: Float[Tensor, "*shape"],
+    old_log_prob: Float[Tensor, "*shape"],
+    advantage: Float[Tensor, "*#shape"],
     *,
     low: float = 0.2,
     high: float = 0.2,
-) -> Float[Tensor, "row time"]:
-    """1.0 on the tokens where the clip binds, 0.0 elsewhere."""
+) -> Float[Tensor, "*shape"]:
+    """1.0 where the clip binds, 0.0 elsewhere."""
     ratio = importance_ratio(log_prob, old_log_prob).detach()
     past = torch.where(advantage > 0, ratio > 1 + high, ratio < 1 - low)
     return (past & (advantage != 0)).float()
 
 
 def clipped_value_loss(
-    value: Float[Tensor, "row time"],
-    old_value: Float[Tensor, "row time"],
-    target: Float[Tensor, "row time"],
+    value: Float[Tensor, "*shape"],
+    old_value: Float[Tensor, "*shape"],
+    target: Float[Tensor, "*shape"],
     *,
     low: float,
     high: float,
-) -> Float[Tensor, "row time"]:
+) -> Float[Tensor, "*shape"]:
     """0.5 max((V - target)^2, (clip(V, V_old - low, V_old + high) - target)^2).
 
+    `low` = `high` is the common one, and the axes may be any (a critic of several objectives).
     Source: Schulman et al.'s implementation of PPO, with a range on either side of its own.
     """
     old_value, target = old_value.detach(), target.detach()
@@ -86,8 +88,8 @@ def clipped_value_loss(
 
 
 def truncated_importance_weight(
-    log_prob: Float[Tensor, "row time"], behaviour_log_prob: Float[Tensor, "row time"], *, most: float = 2.0
-) -> Float[Tensor, "row time"]:
+    log_prob: Float[Tensor, "*shape"], behaviour_log_prob: Float[Tensor, "*shape"], *, most: float = 2.0
+) -> Float[Tensor, "*shape"]:
     """min(pi / behaviour, `most`), without gradient: corrects for a sampler that is not quite the policy.
 
     Source: Espeholt et al. 2018 (IMPALA), the clipped importance weight.

@@ -22,8 +22,14 @@ from policysmith.common.errors import NotFiniteError, SettingError, ShapeError
 from policysmith.networks.ema import ExponentialAverage
 from policysmith.training import processes
 
-Loss = Callable[[Any, TensorDict], tuple[Float[Tensor, "row"], dict[str, Tensor]]]
+Batch = TensorDict | dict[str, Any]
+"""Rows to learn from: a TensorDict at the seams, in hot loops a plain dictionary of tensors."""
+
+Loss = Callable[[Any, Any], tuple[Float[Tensor, "row"], dict[str, Tensor]]]
 """(module, batch) -> (value per row, statistics per row); for language per token, [row, time]."""
+
+Acts = Callable[[Any], nn.Module]
+"""From a copy of what is learnt to what acts: a part of it, or with its noise switched off."""
 
 Schedule = Callable[[int], float]
 """Optimiser steps taken so far -> factor on the learning rate."""
@@ -54,6 +60,7 @@ class Learner:
     - `max_grad_norm`: the gradient's norm over all parameters is clipped to it.
     - `average`: a moving average of the weights; `acting()` returns the module with those.
     - `micro_batch`: at most so many rows at a time go through the module.
+    - `acts`: what of a copy of the module acts, by default all of it as it is.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Learner:
         max_grad_norm: float | None = None,
         average: ExponentialAverage | None = None,
         micro_batch: int | None = None,
+        acts: Acts = lambda module: module,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise SettingError(f"micro-batches of {micro_batch} rows", expected="at least one row")
@@ -76,21 +84,25 @@ class Learner:
         self.max_grad_norm = max_grad_norm
         self.average = average
         self.micro_batch = micro_batch
+        self.acts = acts
         self.steps = 0
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._functional = _LossModule(module, loss)
 
-    def step(self, batch: TensorDict) -> dict[str, float]:
+    def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss, the gradient's norm and the statistics' weighted means.
+
+        A plain dictionary is learnt from as a whole, its rows counting the same.
 
         Raises `NotFiniteError` before the weights are touched where loss or gradient is not finite.
         """
         if self.schedule is not None:
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * self.schedule(self.steps)
-        self.module.train()
+        if not self.module.training:
+            self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self._accumulate(batch)
+        metrics = self._accumulate(batch) if isinstance(batch, TensorDict) else self._at_once(batch)
         metrics["grad_norm"] = float(self._clip())
         if not all(map(math.isfinite, (metrics["loss"], metrics["grad_norm"]))):
             raise self._not_finite(batch, metrics)
@@ -111,7 +123,7 @@ class Learner:
         module = deepcopy(self.module)
         if self.average is not None:
             self.average.copy_to(module)
-        return module.eval()
+        return self.acts(module).eval()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimiser, average and the count of steps."""
@@ -149,6 +161,12 @@ class Learner:
         processes.sum_gradients(self._parameters())
         return processes.sum_numbers(totals)
 
+    def _at_once(self, batch: dict[str, Any]) -> dict[str, float]:
+        values, statistics = self.loss(self.module, batch)
+        loss = values.mean()
+        loss.backward()
+        return {"loss": loss.item()} | {name: value.mean().item() for name, value in statistics.items()}
+
     def _clip(self) -> Tensor:
         parameters = self._parameters()
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
@@ -161,9 +179,12 @@ class Learner:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _not_finite(self, batch: TensorDict, metrics: Mapping[str, float]) -> NotFiniteError:
+    def _not_finite(self, batch: Batch, metrics: Mapping[str, float]) -> NotFiniteError:
         """Name the first tensor at fault: an input before a weight, a weight before a gradient."""
-        named: dict[str, Any] = {f"batch entry '{key}'": value for key, value in batch.items(True, True)}
+        entries = batch.items(True, True) if isinstance(batch, TensorDict) else batch.items()
+        named: dict[str, Any] = {
+            f"batch entry '{key}'": value for key, value in entries if isinstance(value, Tensor)
+        }
         named |= {f"weight '{name}'": value for name, value in self.module.named_parameters()}
         named |= {
             f"gradient of '{name}'": value.grad

@@ -38,6 +38,7 @@ class RunState:
     - `learners`: what is learnt, by name; the one called `policy` is what acts.
     - `generators`: the random streams, by what they are for.
     - `sources`: where experience comes from (samplers, replay, collectors with their unfinished episodes).
+    - `targets`: slow copies of what is learnt (`networks.targets`).
     - `phase`: a recipe's own name for where it is, where it has phases.
     - `inexact`: why a resumed run will not repeat the same numbers; empty where it will.
     - `shown`: a few samples of the last `collect`, as plain data, for whoever watches; not saved.
@@ -46,6 +47,7 @@ class RunState:
     learners: dict[str, Learner]
     generators: dict[str, torch.Generator] = field(default_factory=dict)
     sources: dict[str, Stateful] = field(default_factory=dict)
+    targets: dict[str, Stateful] = field(default_factory=dict)
     step: int = 0
     phase: str = ""
     inexact: str = ""
@@ -63,11 +65,12 @@ class RunState:
             "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
             "generators": {name: rng.get_state() for name, rng in self.generators.items()},
             "sources": {name: source.state_dict() for name, source in self.sources.items()},
+            "targets": {name: target.state_dict() for name, target in self.targets.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state; `FileError` where its parts are not those of this run."""
-        for kind in ("learners", "generators", "sources"):
+        for kind in ("learners", "generators", "sources", "targets"):
             mine, saved = set(getattr(self, kind)), set(state.get(kind, {}))
             if mine != saved:
                 raise FileError(
@@ -82,6 +85,9 @@ class RunState:
                 rng.set_state(state["generators"][name])
             for name, source in self.sources.items():
                 source.load_state_dict(state["sources"][name])
+                self.inexact = self.inexact or getattr(source, "inexact", "")
+            for name, target in self.targets.items():
+                target.load_state_dict(state["targets"][name])
             self.step, self.phase = state["step"], state["phase"]
         except (RuntimeError, ValueError, KeyError) as error:
             raise FileError(
@@ -111,8 +117,11 @@ class Progress:
     state: RunState
 
 
-Collect = Callable[[RunState], TensorDict]
-Update = Callable[[RunState, TensorDict], dict[str, float]]
+Collect = Callable[[RunState], Any]
+"""What is learnt from next: a `learner.Batch`, or whatever the update of the same recipe takes."""
+
+Update = Callable[[RunState, Any], dict[str, float]]
+"""Learn from what was collected; the metrics."""
 
 
 def run(state: RunState, *, collect: Collect, update: Update, steps: int) -> Iterator[Progress]:

@@ -1,8 +1,9 @@
 """Environments whose observation has parts: a state, a goal, pictures from cameras.
 
-A dictionary of plain vectors is one vector to a policy. Where there are pictures, or where a goal is wanted
-apart, the vectors other than the goal are joined into `state` in the order of their keys, and the rest keeps
-its name.
+A dictionary of plain vectors is one vector to a policy, and so is everything else that Gymnasium can flatten
+(a number among choices becomes zeros and a one). Discrete actions are whole numbers in a vector. Where there
+are pictures, or where a goal is wanted apart, the vectors other than the goal are joined into `state` in the
+order of their keys, and the rest keeps its name.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.wrappers import FlattenObservation
 
 from policysmith.common.errors import CapabilityError
-from policysmith.common.observations import GOAL, STATE, is_parts, is_picture
+from policysmith.common.observations import ACTION_MASK, GOAL, STATE, is_parts, is_picture
+from policysmith.common.spaces import ActionSpace
 
 GOAL_KEYS = ("achieved_goal", "desired_goal")
 """What Gymnasium's goal environments call where they are and where they should be."""
@@ -39,7 +41,55 @@ def as_policies_see(env: gymnasium.Env, *, goal: bool = False) -> gymnasium.Env:
         return GoalParts(env)
     if is_parts(space):
         return Parts(env)
-    return FlattenObservation(env) if _holds_vectors(space) else env
+    if is_picture(space):
+        return OnePicture(env)
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return env
+    try:
+        return FlattenObservation(env)
+    except NotImplementedError as error:
+        raise CapabilityError(
+            f"the environment shows {space}, which is no vector",
+            expected="Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them",
+            cure="wrap the environment so that its observation is one of these",
+        ) from error
+
+
+def with_vector_actions(env: gymnasium.Env) -> gymnasium.Env:
+    """`env` with discrete actions as vectors of whole numbers (an integer Box); others as they are."""
+    discrete = isinstance(env.action_space, Discrete | MultiDiscrete | MultiBinary)
+    return WholeNumbers(env) if discrete else env
+
+
+class WholeNumbers(gymnasium.ActionWrapper):
+    """Discrete, MultiDiscrete and MultiBinary actions as a vector of whole numbers from 0."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        choices = np.array(ActionSpace.of(env).choices)
+        self.action_space = Box(np.zeros_like(choices), choices - 1, dtype=np.int64)
+        self._inner = env.action_space
+
+    def action(self, action: Any) -> Any:
+        """The environment's own form of a vector."""
+        if isinstance(self._inner, Discrete):
+            return int(action[0]) + int(self._inner.start)
+        numbers = np.asarray(action, dtype=np.int64).reshape(self._inner.shape or ())
+        if isinstance(self._inner, MultiDiscrete):
+            numbers = numbers + self._inner.start
+        return numbers.astype(self._inner.dtype)
+
+
+class OnePicture(gymnasium.ObservationWrapper):
+    """An observation that is a picture, as the part `picture`."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.observation_space = Dict({"picture": env.observation_space})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """The picture by its name."""
+        return {"picture": observation}
 
 
 class Parts(gymnasium.ObservationWrapper):
@@ -49,7 +99,8 @@ class Parts(gymnasium.ObservationWrapper):
         super().__init__(env)
         assert isinstance(env.observation_space, Dict)
         spaces = env.observation_space.spaces
-        self._kept = [name for name, space in spaces.items() if name == GOAL or is_picture(space)]
+        apart = (GOAL, ACTION_MASK)
+        self._kept = [name for name, space in spaces.items() if name in apart or is_picture(space)]
         self._joined = [name for name in spaces if name not in self._kept]
         parts: dict[str, gymnasium.Space] = {name: spaces[name] for name in self._kept}
         if self._joined:
@@ -94,9 +145,3 @@ def _joined_space(spaces: list[gymnasium.Space]) -> Box:
 
 def _join(vectors: list[Any]) -> np.ndarray:
     return np.concatenate([np.ravel(vector) for vector in vectors]).astype(np.float32)
-
-
-def _holds_vectors(space: gymnasium.Space) -> bool:
-    return isinstance(space, Dict) and all(
-        isinstance(entry, Box) and len(entry.shape) <= 1 for entry in space.spaces.values()
-    )

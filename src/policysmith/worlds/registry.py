@@ -28,7 +28,7 @@ from policysmith.common.errors import MissingExtraError, SettingError, UnknownNa
 from policysmith.common.extras import require
 from policysmith.common.observations import is_picture, parts_of
 from policysmith.worlds.cameras import CAMERA, SeesWhole, WithCameras, cameras_of
-from policysmith.worlds.parts import as_policies_see
+from policysmith.worlds.parts import as_policies_see, with_vector_actions
 from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 
 METAWORLD = "metaworld/"
@@ -84,7 +84,7 @@ def make(
     if render_mode == "rgb_array" and mujoco_renderer(env) is not None:
         configure()
         env = OwnContext(env)
-    seen = as_policies_see(env, goal=goal)
+    seen = prepared(env, goal=goal)
     there = {camera for camera, space in _spaces(seen).items() if is_picture(space)}
     missing = {camera: size for camera, size in (pictures or {}).items() if camera not in there}
     if not missing:
@@ -93,6 +93,11 @@ def make(
         env.close()  # it has to be made anew to be drawn
         return make(name, render_mode="rgb_array", goal=goal, pictures=pictures, **kwargs)
     return WithCameras(seen, missing)
+
+
+def prepared(env: gymnasium.Env, *, goal: bool = False) -> gymnasium.Env:
+    """Any environment as policies see it: one vector or parts, actions in a vector. `make` does this too."""
+    return with_vector_actions(as_policies_see(env, goal=goal))
 
 
 def camera(name: str) -> str:

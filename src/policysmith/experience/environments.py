@@ -1,0 +1,336 @@
+"""Several environments side by side, in this process or in processes of their own.
+
+Both kinds step all environments at once and hand out arrays with a leading axis of environments. They know
+nothing of episodes: who begins one, with which seed, is `experience.interaction`'s business. A worker process
+that dies is started again, and the rows it had are reported as lost for whoever keeps the episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from policysmith.common.errors import CapabilityError, SettingError
+from policysmith.common.observations import Seen
+from policysmith.common.spaces import ActionSpace
+from policysmith.worlds import registry
+
+Maker = Callable[[], gymnasium.Env]
+"""Makes one environment."""
+
+
+@dataclass
+class Steps:
+    """What one step of every environment gave.
+
+    `observation`: per environment, the one after the step; `reward` [env] or [env, objective]; `info`: the
+    environments' own. `lost`: environments whose worker died; their other entries mean nothing.
+    """
+
+    observation: list[Seen]
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: list[Mapping[str, Any]]
+    lost: list[int] = field(default_factory=list)
+
+
+class Environments(Protocol):
+    """Environments side by side."""
+
+    count: int
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Seen]:
+        """Begin an episode in each environment that has a seed; their first observations."""
+        ...
+
+    def step(self, actions: np.ndarray) -> Steps:
+        """One step of every environment, `actions` [env, action]."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all environments."""
+        ...
+
+
+class InThisProcess:
+    """Environments that are stepped one after another; the fastest where a step costs microseconds."""
+
+    def __init__(self, makers: Sequence[Maker]) -> None:
+        if not makers:
+            raise SettingError("no environments were asked for", expected="at least one")
+        self.environments = [make() for make in makers]
+        self.count = len(self.environments)
+        self.observation_space = self.environments[0].observation_space
+        self.action_space = self.environments[0].action_space
+        for number, environment in enumerate(self.environments):
+            check_same(self, environment.observation_space, environment.action_space, number)
+        self._step = [environment.step for environment in self.environments]
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Seen]:
+        """See `Environments`."""
+        return {
+            row: begun(self.environments[row].reset(seed=seed), self.environments[row])
+            for row, seed in seeds.items()
+        }
+
+    def step(self, actions: np.ndarray) -> Steps:
+        """See `Environments`."""
+        found = [step(action) for step, action in zip(self._step, actions, strict=True)]
+        try:
+            observation, reward, terminated, truncated, info = zip(*found, strict=True)
+        except ValueError:
+            raise _wrong_step(found[0]) from None
+        return Steps(
+            list(observation),
+            np.array(reward, dtype=np.float32),
+            np.array(terminated, dtype=bool),
+            np.array(truncated, dtype=bool),
+            list(info),
+        )
+
+    def close(self) -> None:
+        """See `Environments`."""
+        for environment in self.environments:
+            environment.close()
+
+
+class InProcesses:
+    """Environments in worker processes, a share of them each; for simulators that cost more than a message.
+
+    A worker that dies (killed, or a simulator that crashed) is started again with fresh environments, at most
+    `restarts` times in all; `restarted` counts them. Makers must be picklable (a `functools.partial` of
+    `worlds.registry.make`, say).
+    """
+
+    def __init__(self, makers: Sequence[Maker], *, workers: int = 2, restarts: int = 10) -> None:
+        if not makers or workers < 1:
+            raise SettingError(
+                f"{len(makers)} environments in {workers} processes", expected="at least one of each"
+            )
+        self.count, self.restarts, self.restarted = len(makers), restarts, 0
+        self._context = get_context("spawn")
+        shares = np.array_split(np.arange(self.count), min(workers, self.count))
+        self._rows = [[int(row) for row in share] for share in shares]
+        self._makers = [[makers[row] for row in rows] for rows in self._rows]
+        self._workers = [self._start(share) for share in self._makers]
+        spaces = [self._ask(worker, ("spaces", None)) for worker in range(len(self._workers))]
+        self.observation_space, self.action_space = spaces[0]
+        for worker, (observation, action) in enumerate(spaces):
+            check_same(self, observation, action, self._rows[worker][0])
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Seen]:
+        """See `Environments`."""
+        found: dict[int, Seen] = {}
+        for worker, rows in enumerate(self._rows):
+            mine = {rows.index(row): seed for row, seed in seeds.items() if row in rows}
+            if not mine:
+                continue
+            try:
+                answer = self._ask(worker, ("reset", mine))
+            except _Dead:
+                self._restart(worker)
+                answer = self._ask(worker, ("reset", mine))
+            found |= {rows[place]: seen for place, seen in answer.items()}
+        return found
+
+    def step(self, actions: np.ndarray) -> Steps:
+        """See `Environments`; all workers step at the same time."""
+        dead: set[int] = set()
+        for worker, rows in enumerate(self._rows):
+            try:
+                self._workers[worker][1].send(("step", actions[rows]))
+            except (BrokenPipeError, OSError):
+                dead.add(worker)
+        answers: list[tuple[Any, ...] | None] = []
+        for worker in range(len(self._rows)):
+            try:
+                answers.append(None if worker in dead else self._answer(worker))
+            except _Dead:
+                dead.add(worker)
+                answers.append(None)
+        for worker in sorted(dead):
+            self._restart(worker)
+        return self._joined(answers, [row for worker in sorted(dead) for row in self._rows[worker]])
+
+    def close(self) -> None:
+        """See `Environments`."""
+        for process, pipe in self._workers:
+            with suppress(BrokenPipeError, OSError):
+                pipe.send(("close", None))
+            process.join(timeout=2)
+            if process.is_alive():
+                process.kill()
+            pipe.close()
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the workers."""
+        return [process.pid for process, _ in self._workers]
+
+    def _start(self, makers: Sequence[Maker]) -> tuple[Any, Connection]:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, list(makers)), daemon=True)
+        process.start()
+        theirs.close()
+        return process, mine
+
+    def _restart(self, worker: int) -> None:
+        if self.restarted >= self.restarts:
+            raise CapabilityError(
+                f"a worker process died once more after {self.restarted} restarts",
+                where=f"environments {self._rows[worker]}",
+                cure="run the environment alone to see why it crashes",
+            )
+        self.restarted += 1
+        process, pipe = self._workers[worker]
+        pipe.close()
+        process.kill()
+        process.join()
+        self._workers[worker] = self._start(self._makers[worker])
+
+    def _ask(self, worker: int, message: tuple[str, Any]) -> Any:
+        try:
+            self._workers[worker][1].send(message)
+        except (BrokenPipeError, OSError) as error:
+            raise _Dead from error
+        return self._answer(worker)
+
+    def _answer(self, worker: int) -> Any:
+        try:
+            fine, answer = self._workers[worker][1].recv()
+        except (EOFError, ConnectionResetError, OSError) as error:
+            raise _Dead from error
+        if not fine:
+            raise answer
+        return answer
+
+    def _joined(self, answers: list[tuple[Any, ...] | None], lost: list[int]) -> Steps:
+        reward = next((answer[1] for answer in answers if answer is not None), np.zeros(1, np.float32))
+        steps = Steps(
+            [np.zeros(0)] * self.count,
+            np.zeros((self.count, *reward.shape[1:]), np.float32),
+            np.zeros(self.count, bool),
+            np.zeros(self.count, bool),
+            [{}] * self.count,
+            lost,
+        )
+        for rows, answer in zip(self._rows, answers, strict=True):
+            if answer is None:
+                continue
+            for place, row in enumerate(rows):
+                steps.observation[row], steps.info[row] = answer[0][place], answer[4][place]
+            steps.reward[rows], steps.terminated[rows], steps.truncated[rows] = answer[1:4]
+        return steps
+
+
+class _Dead(Exception):  # noqa: N818
+    """A worker does not answer any more."""
+
+
+def _work(pipe: Connection, makers: list[Maker]) -> None:
+    """What a worker process does: answer until it is told to close, or nobody is there any more."""
+    try:
+        environments = InThisProcess(makers)
+    except Exception as error:
+        pipe.recv()
+        pipe.send((False, error))
+        return
+    while True:
+        try:
+            what, content = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if what == "close":
+            environments.close()
+            return
+        try:
+            if what == "spaces":
+                answer: Any = (environments.observation_space, environments.action_space)
+            elif what == "reset":
+                answer = environments.reset(content)
+            else:
+                steps = environments.step(content)
+                answer = (steps.observation, steps.reward, steps.terminated, steps.truncated, steps.info)
+            pipe.send((True, answer))
+        except Exception as error:
+            pipe.send((False, error))
+
+
+def environments_of(
+    environment: str | Maker | gymnasium.Env, count: int, *, processes: int = 0
+) -> InThisProcess | InProcesses:
+    """`count` copies of an environment, in this process or in worker `processes`, as policies see them.
+
+    A name (see `worlds.registry.make`), a function that makes one, or an environment: of that, further
+    copies are made from its registration. `SettingError` where it has none and more than one is wanted.
+    """
+    makers = makers_of(environment, count, processes > 0)
+    return InProcesses(makers, workers=processes) if processes else InThisProcess(makers)
+
+
+def makers_of(environment: str | Maker | gymnasium.Env, count: int, apart: bool = False) -> list[Maker]:
+    """Functions that make the copies; `apart`: each is called in another process."""
+    if isinstance(environment, str):
+        return [partial(registry.make, environment)] * count
+    if not isinstance(environment, gymnasium.Env):
+        return [partial(_made, environment)] * count
+    if count == 1 and not apart:
+        return [partial(registry.prepared, environment)]
+    if environment.spec is None:
+        raise SettingError(
+            f"one environment was given ({environment}) and {count} are wanted"
+            + (" in other processes" if apart else ""),
+            expected="a name, or a function that makes an environment, which can be called again",
+            cure="pass the class or a function in place of the object, or set environments to 1",
+        )
+    return [partial(_made, partial(gymnasium.make, environment.spec))] * count
+
+
+def _made(make: Maker) -> gymnasium.Env:
+    return registry.prepared(make())
+
+
+def begun(answer: Any, environment: gymnasium.Env) -> Seen:
+    """The observation of a `reset`; `CapabilityError` where it does not keep Gymnasium's rules."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+        raise CapabilityError(
+            f"reset() of {environment} returned {type(answer).__name__}",
+            expected="(observation, info), as Gymnasium's environments do",
+            cure="see gymnasium.utils.env_checker.check_env",
+        )
+    return answer[0]
+
+
+def _wrong_step(answer: Any) -> CapabilityError:
+    size = f" of {len(answer)}" if isinstance(answer, tuple) else ""
+    return CapabilityError(
+        f"step() returned a {type(answer).__name__}{size}",
+        expected="(observation, reward, terminated, truncated, info), as Gymnasium's environments do",
+        cure="see gymnasium.utils.env_checker.check_env; old environments: gymnasium's shimmy package",
+    )
+
+
+def check_same(environments: Any, observation: gymnasium.Space, action: gymnasium.Space, number: int) -> None:
+    """Raise `CapabilityError` where environment `number` has other spaces than the first."""
+    for what, mine, theirs in (
+        ("observations", environments.observation_space, observation),
+        ("actions", environments.action_space, action),
+    ):
+        alike = mine.shape == theirs.shape and type(mine) is type(theirs)
+        if not alike or (what == "actions" and ActionSpace.of(mine) != ActionSpace.of(theirs)):
+            raise CapabilityError(
+                f"environment {number} has {what} {theirs}",
+                expected=f"{mine}, as the first one has",
+                cure="environments that are stepped together need the same spaces",
+            )
