@@ -28,10 +28,10 @@ def row(*values, grad=False):
     return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
 
 
-def minimiser(loss, targets, *, size=1, steps=3000):
+def minimiser(loss, targets, *, size=1, steps=800):
     """What `size` numbers come to that gradient descent fits to all `targets` by `loss(prediction)`."""
     at = torch.full((size,), float(targets.mean()), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([at], lr=0.02)
+    optimizer = torch.optim.Adam([at], lr=0.05)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.001, steps)
     for _ in range(steps):
         optimizer.zero_grad()
