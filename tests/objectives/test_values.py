@@ -16,8 +16,10 @@ from policysmith.objectives.values import (
     double_q,
     expectile_loss,
     huber_loss,
+    improvement_scale,
     quantile_huber_loss,
     quantile_loss,
+    relative_advantage_weight,
     smoothed_action,
     soft_value,
     td_target,
@@ -186,6 +188,23 @@ def test_with_beta_zero_all_actions_are_imitated_alike():
     assert advantage_weight(row(-5, 0, 5), beta=0.0).tolist() == [1, 1, 1]
 
 
+def test_relative_weights_average_one_and_are_the_plain_ones_up_to_a_factor():
+    advantage = row(-1, 0.5, 2, 2, grad=True)
+    weight = relative_advantage_weight(advantage, temperature=2.0)
+    assert float(weight.mean()) == pytest.approx(1)
+    plain = advantage_weight(advantage, beta=0.5)
+    torch.testing.assert_close(weight / weight[0], plain / plain[0])
+    assert not weight.requires_grad
+
+
+def test_the_scale_of_improvement_makes_the_mean_size_of_q_alpha():
+    q = row(-1, 3, grad=True)
+    scale = improvement_scale(q, alpha=2.5)
+    assert float(scale) == pytest.approx(1.25)
+    assert float((scale * q.detach()).abs().mean()) == pytest.approx(2.5)
+    assert not scale.requires_grad
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(-4, 4), min_size=2, max_size=6), st.floats(0.1, 2))
 def test_better_actions_never_count_less(advantages, beta):
@@ -201,6 +220,7 @@ def test_better_actions_never_count_less(advantages, beta):
         lambda: quantile_loss(row(1), quantile=0.0),
         lambda: huber_loss(row(1), threshold=0.0),
         lambda: advantage_weight(row(1), beta=1.0, cap=0.0),
+        lambda: relative_advantage_weight(row(1), temperature=0.0),
     ],
 )
 def test_levels_thresholds_and_caps_out_of_range_are_refused(call):

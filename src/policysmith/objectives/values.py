@@ -173,6 +173,26 @@ def advantage_weight(
     return (beta * advantage.detach()).clamp(max=math.log(cap)).exp()
 
 
+def relative_advantage_weight(advantage: Float[Tensor, "row"], *, temperature: float) -> Float[Tensor, "row"]:
+    """The softmax of advantage / temperature over the rows, times their number: `advantage_weight` of mean 1.
+
+    It depends on the batch: make it of all rows, before they are cut into micro-batches. Raises
+    `SettingError` where the temperature is not above 0. Source: Nair et al. 2020 (AWAC), the authors' code.
+    """
+    if not temperature > 0:
+        raise SettingError(f"a temperature of {temperature}", expected="above 0")
+    return (advantage.detach() / temperature).softmax(0) * len(advantage)
+
+
+def improvement_scale(q: Float[Tensor, "row"], *, alpha: float) -> Float[Tensor, ""]:
+    """alpha / mean |Q|, without gradient: what Q is multiplied by to be compared with the error of imitating.
+
+    So the balance does not depend on the size of rewards. Like all means of a batch it is made of all rows.
+    Source: Fujimoto and Gu 2021 (TD3+BC), equation 5.
+    """
+    return alpha / q.detach().abs().mean()
+
+
 def advantage_weighted_loss(
     log_prob: Float[Tensor, "row"], weight: Float[Tensor, "row"]
 ) -> Float[Tensor, "row"]:
