@@ -70,6 +70,7 @@ class Interaction:
         self.lengths, self._success = np.zeros(rows, int), np.zeros(rows, bool)
         self._returns: np.ndarray = np.zeros(rows)
         self.finished: deque[tuple[Any, int, bool]] = deque(maxlen=KEPT_EPISODES)
+        self._summary: dict[str, float] | None = None
         self._played: list[np.ndarray] = []
         self._since = np.zeros(rows, int)
         self.observation: Seen = {}
@@ -118,11 +119,15 @@ class Interaction:
 
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes: return (and of each objective), length, success."""
+        if self._summary is None:
+            self._summary = self._summarised()
+        return {"environment_steps": float(self.count)} | self._summary
+
+    def _summarised(self) -> dict[str, float]:
         if not self.finished:
-            return {"environment_steps": float(self.count)}
+            return {}
         returns = np.array([one[0] for one in self.finished])
         found = {
-            "environment_steps": float(self.count),
             "return": float(returns.sum(-1).mean() if returns.ndim > 1 else returns.mean()),
             "length": float(np.mean([one[1] for one in self.finished])),
             "success": float(np.mean([one[2] for one in self.finished])),
@@ -165,6 +170,7 @@ class Interaction:
         self.numbers, self.lengths = state["numbers"].numpy().copy(), state["lengths"].numpy().copy()
         self._returns, self._success = state["returns"].numpy().copy(), state["success"].numpy().copy()
         self.finished.clear()
+        self._summary = None
         self.finished.extend(
             (np.array(a) if isinstance(a, list) else a, b, c) for a, b, c in state["finished"]
         )
@@ -221,6 +227,7 @@ class Interaction:
         return derive(self.seed, "episode", row, int(self.numbers[row]))
 
     def _begin_anew(self, rows: np.ndarray, lost: Sequence[int]) -> None:
+        self._summary = None
         for row in rows:
             if row not in lost:
                 length, success = int(self.lengths[row]), bool(self._success[row])

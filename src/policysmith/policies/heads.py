@@ -164,12 +164,15 @@ class Certain:
 
 @saveable
 class GaussianHead(nn.Module):
-    """A Gaussian in the action's own units with a deviation that does not depend on the observation.
+    """A Gaussian with a deviation that does not depend on the observation; draws are not clipped.
 
-    Where the limits `low`, `high` are given, `mode` and draws are not clipped to them: whoever plays does.
-    `squash_mean` passes the mean through a hyperbolic tangent. The last layer starts `gain` times as small
-    as an orthogonal one, 0 for PyTorch's own start.
+    `squash_mean` takes the mean through a hyperbolic tangent, to the limits `low` and `high` (-1 to 1
+    without); the deviation is in the action's own units. The last layer starts orthogonal times `gain`,
+    or with 0 as PyTorch's layers do.
     """
+
+    offset: Tensor | None
+    scale: Tensor | None
 
     def __init__(
         self,
@@ -179,9 +182,14 @@ class GaussianHead(nn.Module):
         initial_log_deviation: float = 0.0,
         log_deviation_range: Sequence[float] = (-20.0, 2.0),
         squash_mean: bool = False,
+        low: Sequence[float] = (),
+        high: Sequence[float] = (),
         gain: float = 0.0,
     ) -> None:
         super().__init__()
+        offset, scale = limits(low, high)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
         self.action_size, self.squash_mean = action_size, squash_mean
         self.range = tuple(log_deviation_range)
         self.mean = nn.Linear(width, action_size)
@@ -192,7 +200,11 @@ class GaussianHead(nn.Module):
     def forward(self, features: Float[Tensor, "row width"], mask: Tensor | None = None) -> Gaussian:
         """The distribution; there is nothing to mask."""
         mean = self.mean(features)
-        return Gaussian(mean.tanh() if self.squash_mean else mean, self.log_deviation.clamp(*self.range))
+        if self.squash_mean:
+            mean = mean.tanh()
+            if self.scale is not None and self.offset is not None:
+                mean = self.offset + self.scale * mean
+        return Gaussian(mean, self.log_deviation.clamp(*self.range))
 
 
 @saveable

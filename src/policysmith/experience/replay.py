@@ -1,0 +1,376 @@
+"""Replay: transitions that were seen, kept to be drawn again, and what is drawn of them.
+
+- `Replay` keeps the steps of several environments side by side in one ring, so that what follows a step is
+  the next row of its column; draws are uniform, of one step or of n.
+- `Mixed` draws fixed shares from several sources: half demonstrations, half experience.
+- `Hindsight` draws steps towards goals that were reached later.
+
+A source has a length and `sample(rows, rng)`; that is all that learners ask of it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Int
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.errors import DataError, FileError, SettingError
+from policysmith.common.observations import GOAL, STATE
+from policysmith.experience.episodes import Episodes
+
+Transitions = dict[str, Any]
+"""Rows with `observation`, `action`, `reward`, `next_observation`, `terminated`, `truncated`, and more."""
+
+MAPPED_ABOVE = 2 << 30
+"""Bytes from which a replay lies in a file that is mapped, and not in memory."""
+
+
+class Source(Protocol):
+    """What learners draw from."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, rows: int, rng: torch.Generator) -> Transitions:
+        """`rows` transitions."""
+        ...
+
+
+class Replay:
+    """A ring of the last `capacity` transitions of `columns` environments.
+
+    `n_step` above 1 draws sums of so many rewards: `reward` is their discounted sum, `next_observation` and
+    `terminated` are those after the last, and `discount` [row] is the discount to the power of their number,
+    fewer where an episode ended or the newest step was reached. What would take more than `mapped_above`
+    bytes lies in a mapped file in `folder` (a temporary one by default).
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        columns: int = 1,
+        n_step: int = 1,
+        discount: float = 0.99,
+        mapped_above: int = MAPPED_ABOVE,
+        folder: str | Path | None = None,
+    ) -> None:
+        if capacity < columns or n_step < 1:
+            raise SettingError(
+                f"a replay of {capacity} transitions, {columns} environments and {n_step} steps a draw",
+                expected="at least one transition per environment, and at least one step",
+            )
+        self.length, self.columns = capacity // columns, columns
+        self.n_step, self.discount = n_step, discount
+        self.mapped_above, self.folder = mapped_above, folder
+        self.written = 0
+        self.data: dict[str, Tensor] = {}
+        self._valid: Tensor | None = None
+        self._ends = torch.full((self.length, columns), -1, dtype=torch.long)
+        self._begun = torch.zeros(columns, dtype=torch.long)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        """Transitions that can be drawn."""
+        if self._valid is not None:
+            return int(self._valid[: self._filled].sum())
+        return self._filled * self.columns
+
+    def add(self, step: Transitions, *, lost: Sequence[int] = ()) -> None:
+        """One transition of every environment, [column, ...]; those `lost` are never drawn."""
+        flat = _flat(step)
+        if not self.data:
+            self._make(flat)
+        place = self.written % self.length
+        for name, value in flat.items():
+            self.data[name][place] = value
+        if lost or self._valid is not None:
+            self._mark(place, lost)
+        ended = flat["terminated"] | flat["truncated"]
+        self._ends[place] = -1
+        self.written += 1
+        if ended.any():
+            self._end(ended)
+
+    def extend(self, rows: Transitions) -> None:
+        """Many transitions [row, ...] in order, of a replay of one environment."""
+        if self.columns != 1:
+            raise SettingError(
+                f"rows for a replay of {self.columns} environments", expected="one environment"
+            )
+        flat = _flat(rows)
+        count = len(flat["reward"])
+        if count > self.length:
+            flat, count = {name: value[-self.length :] for name, value in flat.items()}, self.length
+        if not self.data:
+            self._make(flat)
+        places = (self.written + torch.arange(count)) % self.length
+        for name, value in flat.items():
+            self.data[name][places, 0] = value
+        self._ends[places] = -1
+        ended = (flat["terminated"] | flat["truncated"]).nonzero()[:, 0]
+        starts = torch.cat([self._begun, self.written + ended + 1])
+        for start, end in zip(starts.tolist(), (self.written + ended).tolist(), strict=False):
+            steps = torch.arange(max(start, self.written + count - self.length, 0), end + 1)
+            self._ends[steps % self.length, 0] = end
+        self._begun = starts[-1:]
+        self.written += count
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.written, self._valid = 0, None
+        self._begun.zero_()
+
+    def sample(self, rows: int, rng: torch.Generator) -> Transitions:
+        """Uniform draws with replacement; `DataError` from an empty replay."""
+        step, column = self.draw(rows, rng)
+        return self.at(step, column)
+
+    def draw(self, rows: int, rng: torch.Generator) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
+        """Places (step, column) in the ring of uniform draws."""
+        if len(self) == 0:
+            raise DataError("a replay without a transition was drawn from", expected="at least one")
+        if self._valid is not None:
+            places = self._valid[: self._filled].nonzero()
+            chosen = places[torch.randint(len(places), (rows,), generator=rng)]
+            return chosen[:, 0], chosen[:, 1]
+        place = torch.randint(self._filled * self.columns, (rows,), generator=rng)
+        if self.columns == 1:
+            return place, torch.zeros_like(place)
+        return place // self.columns, place % self.columns
+
+    def at(self, step: Int[Tensor, "row"], column: Int[Tensor, "row"]) -> Transitions:
+        """The transitions at given places."""
+        if self.n_step > 1:
+            return self._several(step, column)
+        place = step if self.columns == 1 else step * self.columns + column
+        return _nested({name: value.flatten(0, 1)[place] for name, value in self.data.items()})
+
+    def episode_end(self, step: Int[Tensor, "row"], column: Int[Tensor, "row"]) -> Int[Tensor, "row"]:
+        """How many steps lie between each place and the last of its episode that is kept."""
+        newest = self.written - 1
+        number = newest - (newest - step) % self.length
+        end = self._ends[step, column]
+        return torch.where(end < 0, newest, end) - number
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept, and where the ring stands."""
+        return {
+            "written": self.written,
+            "data": {name: value[: self._filled] for name, value in self.data.items()},
+            "ends": self._ends[: self._filled],
+            "begun": self._begun,
+            "valid": None if self._valid is None else self._valid[: self._filled],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; `FileError` where it does not fit."""
+        data = dict(state["data"])
+        filled = min(int(state["written"]), self.length)
+        if any(value.shape[:2] != (filled, self.columns) for value in data.values()):
+            raise FileError(
+                f"the replay in the checkpoint has shape {[list(v.shape[:2]) for v in data.values()][:1]}",
+                expected=f"[{filled}, {self.columns}], as the settings of this run say",
+            )
+        if data and not self.data:
+            self._make({name: value[0] for name, value in data.items()})
+        for name, value in data.items():
+            self.data[name][:filled] = value
+        self.written = int(state["written"])
+        self._ends[:filled] = state["ends"]
+        self._begun = state["begun"].clone()
+        self._valid = None
+        if state["valid"] is not None:
+            self._valid = torch.ones(self.length, self.columns, dtype=torch.bool)
+            self._valid[:filled] = state["valid"]
+
+    @property
+    def _filled(self) -> int:
+        return min(self.written, self.length)
+
+    def _make(self, flat: Mapping[str, Tensor]) -> None:
+        shapes = {name: (self.length, self.columns, *value.shape[1:]) for name, value in flat.items()}
+        size = sum(math.prod(shapes[name]) * value.element_size() for name, value in flat.items())
+        for name, value in flat.items():
+            if size <= self.mapped_above:
+                self.data[name] = torch.zeros(shapes[name], dtype=value.dtype)
+                continue
+            path = self._place() / f"{name.replace('/', '.')}.bin"
+            mapped = torch.from_file(str(path), shared=True, size=math.prod(shapes[name]), dtype=value.dtype)
+            self.data[name] = mapped.view(shapes[name])
+
+    def _place(self) -> Path:
+        if self.folder is not None:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            return Path(self.folder)
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="replay-")
+        return Path(self._temporary.name)
+
+    def _mark(self, place: int, lost: Sequence[int]) -> None:
+        if self._valid is None:
+            self._valid = torch.ones(self.length, self.columns, dtype=torch.bool)
+        self._valid[place] = True
+        self._valid[place, list(lost)] = False
+
+    def _end(self, ended: Bool[Tensor, "column"]) -> None:
+        """Note for the steps of the episodes that ended where they did."""
+        last = self.written - 1
+        for column in ended.nonzero()[:, 0].tolist():
+            first = max(int(self._begun[column]), self.written - self.length)
+            self._ends[torch.arange(first, last + 1) % self.length, column] = last
+            self._begun[column] = self.written
+
+    def _several(self, step: Tensor, column: Tensor) -> Transitions:
+        """Sums over up to `n_step` steps, none past an episode's end or the newest step."""
+        left = self.episode_end(step, column)
+        total = torch.zeros_like(self.data["reward"][step, column])
+        for offset in range(self.n_step):
+            reward = self.data["reward"][(step + offset) % self.length, column]
+            inside = (offset <= left).view(-1, *[1] * (reward.dim() - 1))
+            total = total + torch.where(inside, self.discount**offset * reward, 0.0)
+        taken = left.clamp(max=self.n_step - 1)
+        last = (step + taken) % self.length
+        first = {name: value[step, column] for name, value in self.data.items()}
+        after = {
+            name: value[last, column]
+            for name, value in self.data.items()
+            if name.startswith("next_observation") or name in ("terminated", "truncated")
+        }
+        return _nested(first | after) | {"reward": total, "discount": self.discount ** (taken + 1.0)}
+
+
+class Mixed:
+    """Draws a share of the rows from each of several sources; the rows of the first come first.
+
+    Raises `SettingError` unless the shares are 0 or more and sum to 1, and `DataError` where a source that a
+    share is wanted of is empty.
+    """
+
+    def __init__(self, sources: Sequence[tuple[Source, float]]) -> None:
+        shares = [share for _, share in sources]
+        if min(shares, default=-1) < 0 or not math.isclose(sum(shares), 1):
+            raise SettingError(f"shares of {shares}", expected="0 or more each, and 1 together")
+        self.sources = list(sources)
+
+    def __len__(self) -> int:
+        """Transitions of all sources together."""
+        return sum(len(source) for source, _ in self.sources)
+
+    def sample(self, rows: int, rng: torch.Generator) -> Transitions:
+        """`rows` transitions; shares are rounded, the first source taking what is left over."""
+        counts = [round(rows * share) for _, share in self.sources]
+        counts[0] = rows - sum(counts[1:])
+        parts = []
+        for number, ((source, _), count) in enumerate(zip(self.sources, counts, strict=True)):
+            if count and not len(source):
+                raise DataError(
+                    f"source {number} of {len(self.sources)} has no transitions, and {count} of {rows} are "
+                    "wanted from it",
+                    cure="give it data, or a share of 0",
+                )
+            if count:
+                parts.append(source.sample(count, rng))
+        return joined(parts)
+
+
+class Hindsight:
+    """Draws of `replay` in which a `share` of the goals is one that was reached later in the same episode.
+
+    Observations have the parts `state` and `goal`. `achieved(state)` is the goal that a state amounts to and
+    `reward(achieved, goal)` what the environment pays for being there.
+    Source: Andrychowicz et al. 2017 (hindsight experience replay), the strategy `future`.
+    """
+
+    def __init__(
+        self,
+        replay: Replay,
+        *,
+        achieved: Callable[[Tensor], Tensor],
+        reward: Callable[[Tensor, Tensor], Tensor],
+        share: float = 0.8,
+    ) -> None:
+        if not 0 <= share <= 1:
+            raise SettingError(f"a share of {share}", expected="0 to 1")
+        self.replay, self.achieved, self.reward, self.share = replay, achieved, reward, share
+
+    def __len__(self) -> int:
+        """Transitions of the replay."""
+        return len(self.replay)
+
+    def sample(self, rows: int, rng: torch.Generator) -> Transitions:
+        """`rows` transitions."""
+        step, column = self.replay.draw(rows, rng)
+        batch = self.replay.at(step, column)
+        if GOAL not in batch["observation"].keys():  # noqa: SIM118
+            raise DataError(
+                "the observations have no goal",
+                expected="the parts `state` and `goal`",
+                cure="make(goal=True)",
+            )
+        left = self.replay.episode_end(step, column)
+        ahead = (torch.rand(rows, generator=rng) * (left + 1)).long()
+        later = (step + ahead) % self.replay.length
+        reached = self.achieved(self.replay.data[f"next_observation/{STATE}"][later, column])
+        told = (torch.rand(rows, generator=rng) < self.share)[:, None]
+        goal = torch.where(told, reached, batch["observation"][GOAL])
+        for key in ("observation", "next_observation"):
+            batch[key] = batch[key].clone(recurse=False).set(GOAL, goal)
+        batch["reward"] = self.reward(self.achieved(batch["next_observation"][STATE]), goal)
+        return batch
+
+
+def joined(parts: Sequence[Transitions]) -> Transitions:
+    """Batches as one; they hold the keys that all of them have."""
+    if len(parts) == 1:
+        return parts[0]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
+
+
+def transitions_of(episodes: Episodes, *, discrete: bool = False) -> Transitions:
+    """The steps of `episodes` as transitions; `discrete` makes their actions whole numbers."""
+    steps = episodes.steps
+    after: Any = torch.cat([steps["observation"][1:], steps["observation"][:1]])
+    after[episodes.starts + episodes.lengths - 1] = episodes.final_observation
+    found = {key: steps[key] for key in ("observation", "action", "reward", "terminated", "truncated")}
+    found["action"] = found["action"].round().long() if discrete else found["action"]
+    return found | {"next_observation": after}
+
+
+def replay_of(
+    episodes: Episodes, *, n_step: int = 1, discount: float = 0.99, discrete: bool = False
+) -> Replay:
+    """A replay that holds the steps of `episodes` and no more."""
+    replay = Replay(len(episodes.steps), n_step=n_step, discount=discount)
+    replay.extend(transitions_of(episodes, discrete=discrete))
+    return replay
+
+
+def _flat(rows: Transitions) -> dict[str, Tensor]:
+    """Observations with parts as one entry per part, `observation/state`."""
+    flat: dict[str, Tensor] = {}
+    for name, value in rows.items():
+        if isinstance(value, TensorDict):
+            flat |= {f"{name}/{part}": value[part] for part in value.keys()}  # noqa: SIM118
+        else:
+            flat[name] = value
+    return flat
+
+
+def _nested(flat: Mapping[str, Tensor]) -> Transitions:
+    found: Transitions = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in flat.items():
+        key, slash, part = name.partition("/")
+        if slash:
+            parts.setdefault(key, {})[part] = value
+        else:
+            found[name] = value
+    rows = len(next(iter(flat.values())))
+    return found | {key: TensorDict(some, batch_size=[rows]) for key, some in parts.items()}
