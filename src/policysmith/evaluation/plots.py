@@ -39,6 +39,7 @@ from policysmith.evaluation.drawing import (
     styles_of,
     svg,
 )
+from policysmith.evaluation.learning_curves import Run, on_common_steps
 from policysmith.evaluation.statistics import Interval
 
 __all__ = [
@@ -57,9 +58,6 @@ __all__ = [
     "scatter_cost_success",
     "svg",
 ]
-
-Run: TypeAlias = tuple[ArrayLike, ArrayLike]
-"""The steps of one run, increasing, and the values at them."""
 
 
 def learning_curves(
@@ -80,7 +78,7 @@ def learning_curves(
     figure, axes = blank_axes(theme, height=3.4)
     entries = []
     for label, runs in curves.items():
-        steps, values = _on_common_steps(label, runs)
+        steps, values = on_common_steps(runs, label=label)
         colour, dash = styles[label].colour(theme), styles[label].dash(theme)
         if len(values) > 1:
             axes.fill_between(
@@ -306,35 +304,6 @@ _OFFSETS: tuple[_Offset, ...] = (
 def _with_quantiles(label: str, times: Float[np.ndarray, "call"]) -> str:
     median, tail = np.quantile(times, [0.5, 0.99])
     return f"{short_label(label)}: median {median:.3g} ms, p99 {tail:.3g} ms"
-
-
-def _on_common_steps(
-    label: str, runs: Sequence[Run]
-) -> tuple[Float[np.ndarray, "step"], Float[np.ndarray, "run step"]]:
-    """The runs of a label, interpolated over the steps that every one of them covers."""
-    clean = []
-    for number, (steps, values) in enumerate(runs):
-        x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
-        where = f"'{label}', run {number}"
-        if x.ndim != 1 or x.shape != y.shape:
-            raise DataError(
-                f"steps {list(x.shape)}, values {list(y.shape)}", where=where, expected="one value per step"
-            )
-        finite = np.isfinite(x) & np.isfinite(y)
-        x, y = x[finite], y[finite]
-        if len(x) == 0 or (np.diff(x) < 0).any():
-            raise DataError("the run has no finite values, or its steps go back", where=where)
-        clean.append((x, y))
-    if not clean:
-        raise DataError("there are no runs", where=f"'{label}'")
-    start, end = max(x[0] for x, _ in clean), min(x[-1] for x, _ in clean)
-    if start > end:
-        raise DataError("the runs have no steps in common", where=f"'{label}'")
-    grid = np.unique(np.concatenate([x for x, _ in clean]))
-    grid = grid[(grid >= start) & (grid <= end)]
-    if len(grid) > 1000:  # finer than a screen
-        grid = np.linspace(start, end, 1000)
-    return grid, np.stack([np.interp(grid, x, y) for x, y in clean])
 
 
 def _latencies(label: str, given: ArrayLike) -> Float[np.ndarray, "call"]:
