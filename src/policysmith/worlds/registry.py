@@ -6,6 +6,8 @@
     make("point-maze-pillar")                                 our maze with two ways to every goal
     make("gymnasium_robotics:PointMaze_UMaze-v3")             anything registered with Gymnasium,
     make("my_package:MyEnv-v0", my_option=3)                  the user's own included
+    make("mo_gymnasium:deep-sea-treasure-concave-v0")         several objectives: the reward is a vector
+    make("point-effort")
     make("metaworld/drawer-open-v3", pictures={"corner3": (64, 64)})        seen through a camera
 
 A policy sees one vector where the task has a state: dictionaries of vectors are flattened. Pictures, and a
@@ -34,16 +36,24 @@ from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 METAWORLD = "metaworld/"
 POINT_REACH = "point-reach"
 POINT_OBSTACLE = "point-obstacle"
+POINT_EFFORT = "point-effort"
 PILLAR = "point-maze-pillar"
 PILLAR_PLAY = "point-maze-pillar-play"
 OWN = {
     POINT_REACH: "policysmith.worlds.point:PointReach",
     POINT_OBSTACLE: "policysmith.worlds.obstacle:PointObstacle",
+    POINT_EFFORT: "policysmith.worlds.effort:PointEffort",
     PILLAR: "policysmith.worlds.pillar:pillar_maze",
     PILLAR_PLAY: "policysmith.worlds.pillar:play_maze",
 }
 """Our own worlds; the mazes need the extra `robotics`."""
-EXTRAS = {"gymnasium_robotics": "robotics", "metaworld": "metaworld", "mujoco": "metaworld"}
+MO_GYMNASIUM = "mo_gymnasium"
+EXTRAS = {
+    "gymnasium_robotics": "robotics",
+    "metaworld": "metaworld",
+    "mujoco": "metaworld",
+    MO_GYMNASIUM: "multi-objective",
+}
 """Which of our extras brings which package."""
 
 
@@ -120,7 +130,7 @@ def seeing(expert: Expert, env: gymnasium.Env) -> Expert:
 
 def known_names() -> list[str]:
     """Every name that `make` answers to here: ours, and what Gymnasium and the installed extras register."""
-    names = [POINT_REACH, POINT_OBSTACLE]
+    names = [POINT_REACH, POINT_OBSTACLE, POINT_EFFORT]
     if importlib.util.find_spec("metaworld") is not None:
         from policysmith.worlds.metaworld import task_names
 
@@ -129,12 +139,14 @@ def known_names() -> list[str]:
         # Its names enter Gymnasium's registry when it is imported.
         importlib.import_module("gymnasium_robotics")
         names += [PILLAR, PILLAR_PLAY]
+    if importlib.util.find_spec(MO_GYMNASIUM) is not None:
+        importlib.import_module(MO_GYMNASIUM)
     return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
 
 
 def _expert(name: str, env: gymnasium.Env) -> Expert | None:
     identity = name.split(":")[-1]
-    if name == POINT_REACH:
+    if name in (POINT_REACH, POINT_EFFORT):
         from policysmith.worlds.point import PointExpert
 
         return PointExpert()
@@ -184,6 +196,8 @@ def _make(name: str, **kwargs: Any) -> gymnasium.Env:
         )
     elif ":" in name:
         _check_package(name)
+        if name.startswith(f"{MO_GYMNASIUM}:"):
+            kwargs.setdefault("disable_env_checker", True)  # which knows no vectors of rewards
     try:
         return gymnasium.make(spec, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
