@@ -29,7 +29,7 @@ class PointEffort(PointReach):
 
     def __init__(self, *, horizon: int = 30, render_mode: str | None = None) -> None:
         super().__init__(horizon=horizon, terminate_on_success=False, render_mode=render_mode)
-        self.reward_space = Box(np.float32([1 - np.sqrt(2), 0.0]), np.ones(2, np.float32), dtype=np.float32)
+        self.reward_space = Box(np.array([1 - np.sqrt(2), 0], np.float32), np.ones(2, np.float32))
 
     def step(self, action: np.ndarray) -> tuple[Seen, Any, bool, bool, dict[str, float]]:
         """Move as in `point-reach`; the reward is a vector, which Gymnasium's own types do not know."""

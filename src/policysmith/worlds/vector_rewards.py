@@ -25,7 +25,8 @@ def objectives_of(environment: gymnasium.Env) -> int:
     else:
         environment.reset(seed=0)
         environment.action_space.seed(0)
-        shape = np.shape(environment.step(environment.action_space.sample())[1])
+        reward: Any = environment.step(environment.action_space.sample())[1]
+        shape = np.shape(reward)
     if len(shape) > 1:
         raise CapabilityError(
             f"the environment's reward has shape {list(shape)}", expected="a number, or a vector [objective]"
