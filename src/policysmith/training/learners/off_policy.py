@@ -235,15 +235,16 @@ def offline_run(
     settings: OfflineSettings,
     seed: int,
     label: Label = lambda batch: batch,
+    generators: Mapping[str, torch.Generator] | None = None,
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
-    """Learn from what `source` holds, and never act."""
+    """Learn from what `source` holds, and never act; `generators` are further ones to save with the run."""
     if len(source) < 1:
         raise DataError("there are no transitions to learn from", expected="at least one")
     draws = generator(seed, "minibatches")
-    run_state = RunState(learners=learners, generators={"minibatches": draws}, targets=targets).restored(
-        state
-    )
+    run_state = RunState(
+        learners=learners, generators={"minibatches": draws, **(generators or {})}, targets=targets
+    ).restored(state)
     return run(
         run_state,
         collect=lambda state: [label(source.sample(settings.batch_size, draws))],

@@ -5,6 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
 from policysmith.common.errors import CapabilityError, DataError
 from policysmith.common.spaces import CONTINUOUS, ActionSpace
 from policysmith.experience.episodes import Episodes
@@ -22,6 +26,11 @@ class OfflineData:
     replay: Replay
     observation_size: int
     action: ActionSpace
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """Vectors of the observation's width."""
+        return Box(-np.inf, np.inf, (self.observation_size,), np.float32)
 
 
 def offline_data(episodes: Episodes, *, by: str, n_step: int = 1, discount: float = 0.99) -> OfflineData:
