@@ -34,3 +34,35 @@ class SinusoidalEmbedding(nn.Module):
         """Embed values (integer or float) of any shape."""
         angle = value.unsqueeze(-1) * self.frequencies
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class ScalarEncoding(nn.Module):
+    """A scalar setting as sines and cosines in turn, at size/2 frequencies from 1 down; nothing is learnt.
+
+        e[2i] = sin(x / base^(2i / size)),   e[2i + 1] = cos(x / base^(2i / size))
+
+    It is how a policy is told a number that it is conditioned on (a balance, a preference): neighbouring
+    numbers look alike, and all entries stay in [-1, 1] whatever the number's range. `SettingError` unless
+    the size is even and positive and the base above 1. Source: Vaswani et al. 2017, section 3.5, with the
+    scalar in place of the position; so FamO2O (Wang et al. 2023) encodes its balance coefficient.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int = 6, *, base: float = 10_000.0) -> None:
+        super().__init__()
+        if size < 2 or size % 2:
+            raise SettingError(
+                f"an encoding of size {size} was asked for",
+                expected="the encoding size must be even, from 2 on",
+            )
+        if not 1 < base < math.inf:
+            raise SettingError(f"the base of an encoding is {base}", expected="finite, and above 1")
+        self.size = size
+        exponents = torch.arange(0, size, 2, dtype=torch.float64) / size
+        self.register_buffer("frequencies", (base**-exponents).float(), persistent=False)
+
+    def forward(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape size"]:
+        """Encode scalars of any shape."""
+        angle = value.unsqueeze(-1) * self.frequencies
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
