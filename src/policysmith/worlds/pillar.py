@@ -6,6 +6,7 @@ a task it asks for a goal; in its form for play nothing is asked for, and whoeve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -32,7 +33,7 @@ def pillar_maze(*, radius: float = 0.5, horizon: int = 200, **options: Any) -> g
     The episode ends, successfully, within `radius` of the goal, and is cut after `horizon` steps. `options`
     go to `PointMaze_Medium-v3`. `MissingExtraError` without the extra `robotics`.
     """
-    return GoalRadius(_maze(horizon, options), radius)
+    return GoalRadius(point_maze(PILLAR, horizon=horizon, **options), radius)
 
 
 def play_maze(*, horizon: int = 200, **options: Any) -> gymnasium.Env:
@@ -40,15 +41,16 @@ def play_maze(*, horizon: int = 200, **options: Any) -> gymnasium.Env:
 
     Only the horizon ends an episode. `options` and errors as for `pillar_maze`.
     """
-    return WithoutGoal(_maze(horizon, options))
+    return WithoutGoal(point_maze(PILLAR, horizon=horizon, **options))
 
 
-def _maze(horizon: int, options: dict[str, Any]) -> gymnasium.Env:
+def point_maze(cells: Sequence[Sequence[int]], *, horizon: int, **options: Any) -> gymnasium.Env:
+    """The point in a maze of `cells` (1 a wall, 0 free) whose goal neither moves nor ends the episode."""
     require("gymnasium_robotics", extra="robotics")
     # Goal and end are the wrappers': the package's radius is 0.45, and its continuing task moves the goal.
     return gymnasium.make(
         "PointMaze_Medium-v3",
-        maze_map=[list(row) for row in PILLAR],
+        maze_map=[list(row) for row in cells],
         continuing_task=True,
         reset_target=False,
         max_episode_steps=horizon,

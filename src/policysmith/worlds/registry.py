@@ -39,12 +39,14 @@ POINT_OBSTACLE = "point-obstacle"
 POINT_EFFORT = "point-effort"
 PILLAR = "point-maze-pillar"
 PILLAR_PLAY = "point-maze-pillar-play"
+UNEVEN = "point-maze-uneven"
 OWN = {
     POINT_REACH: "policysmith.worlds.point:PointReach",
     POINT_OBSTACLE: "policysmith.worlds.obstacle:PointObstacle",
     POINT_EFFORT: "policysmith.worlds.effort:PointEffort",
     PILLAR: "policysmith.worlds.pillar:pillar_maze",
     PILLAR_PLAY: "policysmith.worlds.pillar:play_maze",
+    UNEVEN: "policysmith.worlds.uneven:uneven_maze",
 }
 """Our own worlds; the mazes need the extra `robotics`."""
 MO_GYMNASIUM = "mo_gymnasium"
@@ -138,7 +140,7 @@ def known_names() -> list[str]:
     if importlib.util.find_spec("gymnasium_robotics") is not None:
         # Its names enter Gymnasium's registry when it is imported.
         importlib.import_module("gymnasium_robotics")
-        names += [PILLAR, PILLAR_PLAY]
+        names += [PILLAR, PILLAR_PLAY, UNEVEN]
     if importlib.util.find_spec(MO_GYMNASIUM) is not None:
         importlib.import_module(MO_GYMNASIUM)
     return names + sorted(_full_name(spec) for spec in gymnasium.registry.values())
@@ -158,6 +160,10 @@ def _expert(name: str, env: gymnasium.Env) -> Expert | None:
         from policysmith.worlds.metaworld import MetaWorldExpert
 
         return MetaWorldExpert(env)
+    if name == UNEVEN:
+        from policysmith.worlds.uneven import UnevenDriver
+
+        return UnevenDriver(env)
     if name == PILLAR_PLAY:
         from policysmith.worlds.pointmaze import PlayExpert
 
