@@ -21,7 +21,7 @@ from policysmith.worlds.registry import make
 
 
 def history(*returns):
-    return [Snapshot(100 * (i + 1), value, f"agent {i}") for i, value in enumerate(returns)]
+    return [Snapshot((100 * (i + 1),), value, f"agent {i}") for i, value in enumerate(returns)]
 
 
 def played(env, *, seed, steps):
@@ -48,8 +48,8 @@ def test_random_is_zero_and_the_best_is_one():
 
 def test_medium_is_the_first_agent_a_third_of_the_way_up_and_expert_the_best():
     medium, expert = medium_and_expert(history(-48, -40, -29, -45, 10, 4), random_return=-50)
-    assert (medium.steps, medium.policy) == (300, "agent 2")
-    assert (expert.steps, expert.mean_return) == (500, 10)
+    assert (medium.steps, medium.policy) == ((300,), "agent 2")
+    assert (expert.steps, expert.mean_return) == ((500,), 10)
 
 
 def test_an_agent_that_is_the_best_at_once_is_both():

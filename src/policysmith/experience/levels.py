@@ -33,9 +33,12 @@ MEDIUM = 1 / 3
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An agent at one time of its training: the environment steps until then, its mean return, and itself."""
+    """An agent at one time of its training.
 
-    steps: int
+    `steps`: those it had taken until then, in each of its environments; `mean_return`, and the `policy`.
+    """
+
+    steps: tuple[int, ...]
     mean_return: float
     policy: Any
 
