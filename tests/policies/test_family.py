@@ -6,12 +6,11 @@ import math
 
 import pytest
 import torch
-from policysmith.networks.bodies import Body
-from policysmith.networks.targets import frozen
-from policysmith.policies.heads import GaussianHead
 
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import seeded_initialisation
+from policysmith.networks.bodies import Body
+from policysmith.networks.targets import frozen
 from policysmith.policies.actors import NetworkPolicy
 from policysmith.policies.family import (
     BalanceChooser,
@@ -21,6 +20,7 @@ from policysmith.policies.family import (
     check_range,
     member,
 )
+from policysmith.policies.heads import GaussianHead
 from policysmith.policies.protocol import load_policy
 
 LOW, HIGH = 8.0, 14.0

@@ -1,4 +1,4 @@
-"""`data check` and `data convert`: what is in a data set, what is wrong with it, and the same as Minari."""
+"""`data check`, `data convert`, `data record`: what is in a data set, the same as Minari, and new ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tyro
 import policysmith
 from policysmith.cli import look
 from policysmith.cli.inputs import Reading
+from policysmith.cli.recording import RecordLevels
 from policysmith.common.errors import FileError, PolicysmithError
 from policysmith.evaluation.data_report import data_findings, unreadable_findings
 from policysmith.evaluation.drawing import svg
@@ -28,7 +29,10 @@ from policysmith.systems import data_quality
 GRADED_SAMPLES = 2000
 """So many states are compared with all others: some seconds for a hundred thousand steps."""
 
-USAGE = "usage: policysmith data check PATH | policysmith data convert PATH OUT   (--help tells more)"
+USAGE = (
+    "usage: policysmith data check PATH | policysmith data convert PATH OUT | "
+    "policysmith data record OUT --env NAME   (--help tells more)"
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Convert:
         )
 
 
-WORDS: Mapping[str, type] = {"check": Check, "convert": Convert}
+WORDS: Mapping[str, type] = {"check": Check, "convert": Convert, "record": RecordLevels}
 
 
 def data(words: Sequence[str]) -> int | None:

@@ -25,7 +25,7 @@ VERBS: dict[str, str] = {
     "run": "run a system on your environment, data, model or policy",
     "resume": "go on with a run",
     "record": "record demonstrations",
-    "data": "look at a data set (data check), or convert it (data convert)",
+    "data": "look at a data set (data check), convert it (data convert), or make one (data record)",
     "models": "bring language models",
     "eval": "measure a trained policy",
     "compare": "set systems side by side under one budget",

@@ -7,7 +7,7 @@ it, so that any learner will do, with replay or without.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from copy import deepcopy
+from typing import Any
 
 import gymnasium
 
@@ -50,9 +50,9 @@ def record_levels(
 ) -> Generator[Stage, None, dict[str, Episodes]]:
     """Train for `agent_steps` environment steps and record `steps` steps of each level (see `LEVELS`).
 
-    The agent is measured `evaluations` times in `episodes` episodes. While it is recorded it draws its
-    actions, where it can. `medium-replay` is as long as it is. What the agent and its levels came to is in
-    the episodes' provenance. `train` has to play in this process; nothing is trained for `random` alone.
+    The agent is measured `evaluations` times in `episodes` episodes, and acts there as it does where it is
+    recorded: drawing its actions, where it can. `medium-replay` is as long as it is. What the agent came to is
+    in the episodes' provenance. `train` has to play in this process; nothing is trained for `random` alone.
     Raises `SettingError` for an unknown level and `DataError` where the agent learns nothing.
     """
     if not levels or not set(levels) <= set(LEVELS):
@@ -75,7 +75,7 @@ def record_levels(
         if level == "medium-replay":
             recorded = _replay(recorders, agents[level][0])
         else:
-            actors = [_drawing(one.policy, seed) for one in agents[level]] or [_random]
+            actors = [_expert(one.policy, seed) for one in agents[level]] or [_random]
             recorded = _record(actors, make, steps, derive(seed, level), limit)
         about = {
             "level": level,
@@ -110,7 +110,7 @@ def _trained(
         yield Stage("train the agent", now.step, now.total, now.metrics.get("loss"))
         steps = tuple(recorder.steps for recorder in recorders)
         if sum(steps) >= due or now.step == now.total:
-            policy = now.state.policy()
+            policy = _with_noise(now.state.policy())
             history.append(Snapshot(steps, _mean_return(policy, make, starts, limit), policy))
             due = sum(steps) + pause
     return history
@@ -141,11 +141,13 @@ def _facts(agent: Snapshot, random_return: float, best: Snapshot) -> dict[str, f
     return {"steps": sum(agent.steps), "mean_return": agent.mean_return, "normalised_score": score}
 
 
-def _drawing(policy: Policy, seed: int) -> MakeExpert:
-    """The policy as an expert that draws its actions, where it can."""
-    policy = deepcopy(policy)
+def _with_noise(policy: Any) -> Any:
     if hasattr(policy, "deterministic"):
         policy.deterministic = False
+    return policy
+
+
+def _expert(policy: Policy, seed: int) -> MakeExpert:
     return lambda environment: PolicyExpert(policy, rng=generator(seed, "recording"))
 
 

@@ -1,9 +1,9 @@
 """Families of policies over offline learners: one actor for all balances, and a chooser trained beside it.
 
 A family is made over a base, which brings the critics (`family_implicit`, `family_conservative`): learners,
-target networks, and an update on one minibatch. The phase in which the loop hands it over decides what the actor
-learns with: *offline* with balances drawn uniformly, one per row, *online* with those that the chooser draws.
-The chooser learns in both, towards
+target networks, and an update on one minibatch. The phase in which the loop hands it over decides what the
+actor learns with: *offline* with balances drawn uniformly, one per row, *online* with those that the chooser
+draws. The chooser learns in both, towards
 
     max E[ Q(s, a) ],    a ~ actor(s, encoding of balance),    balance ~ chooser(s)
 
@@ -144,7 +144,7 @@ def critic_loss(critics: QEnsemble, batch: Rows) -> Values:
 
 
 def one_step_target(batch: Rows, next_value: Tensor, settings: FamilySettings) -> Tensor:
-    """What the critics are fitted to: the reward, and what is worth the next state unless it is a true end."""
+    """What the critics are fitted to: the reward, and behind it what follows unless that was a true end."""
     return td_target(batch["reward"], next_value, terminated=batch["terminated"], discount=settings.discount)
 
 
