@@ -117,7 +117,7 @@ def option_tables(folder: Path, verbs: Mapping[str, str]) -> str:
     """A section for each verb of the command line with its options, from the dataclasses in `folder`.
 
     The options of a verb are the fields of the class of its name. A verb with verbs of its own has a module
-    of its name, in which they are the classes with a `run`.
+    of its name, in which they are in `WORDS`, or else the classes with a `run`.
     """
     # The first module's where two share a name: `models list` must not stand in for `list` of the catalogue.
     paths = sorted(folder.glob("*.py"), reverse=True)
@@ -130,11 +130,12 @@ def option_tables(folder: Path, verbs: Mapping[str, str]) -> str:
             sections += [table(OPTION_COLUMNS, rows), *_for_language(verb, classes)]
             continue
         named = classes.get(verb.capitalize())
-        inner = [] if named else [node for node in _classes(folder / f"{verb}.py") if _runs(node)]
-        for node in [named] if named else inner:
-            if node is not named:
-                sections.append(f"**`policysmith {verb} {node.name.lower()}`**: {_first(node)}")
-            sections.append(table(OPTION_COLUMNS, _options(node, classes)))
+        if named:
+            sections.append(table(OPTION_COLUMNS, _options(named, classes)))
+        else:
+            for word, node in _words(folder / f"{verb}.py", classes).items():
+                sections.append(f"**`policysmith {verb} {word}`**: {_first(node)}")
+                sections.append(table(OPTION_COLUMNS, _options(node, classes)))
         sections += _for_language(verb, classes)
     return "\n\n".join(sections)
 
@@ -160,6 +161,16 @@ RUN = [
 
 def _classes(path: Path) -> list[ast.ClassDef]:
     return [node for node in _parse(path).body if isinstance(node, ast.ClassDef)]
+
+
+def _words(path: Path, classes: Mapping[str, ast.ClassDef]) -> dict[str, ast.ClassDef]:
+    """The verbs of a verb and their classes."""
+    for node in _parse(path).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "WORDS":
+            words = ast.unparse(node.value).strip("{}").split(", ")  # type: ignore[arg-type]
+            pairs = (word.split(": ") for word in words)
+            return {ast.literal_eval(word): classes[name] for word, name in pairs}
+    return {node.name.lower(): node for node in _classes(path) if _runs(node)}
 
 
 def _runs(node: ast.ClassDef) -> bool:

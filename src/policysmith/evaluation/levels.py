@@ -51,7 +51,7 @@ def record_levels(
     """Train for `agent_steps` environment steps and record `steps` steps of each level (see `LEVELS`).
 
     The agent is measured `evaluations` times in `episodes` episodes, and acts there as it does where it is
-    recorded: drawing its actions, where it can. `medium-replay` is as long as it is. What the agent came to is
+    recorded: drawing its actions, if it can. `medium-replay` is as long as it is. What the agent came to is
     in the episodes' provenance. `train` has to play in this process; nothing is trained for `random` alone.
     Raises `SettingError` for an unknown level and `DataError` where the agent learns nothing.
     """
