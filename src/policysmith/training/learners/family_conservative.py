@@ -4,7 +4,8 @@
     chooser:  -min Q(s, a)
     critics:  (Q - y)^2 + penalty (log of the integral of exp Q - Q of the data's action)
 
-Actor, temperature, chooser and critics of one update all learn from the critics as they were before it.
+The critics back up their targets' opinion of the next action, without entropy. Actor, temperature, chooser
+and critics of one update all learn from the critics as they were before it.
 
 Source: Wang et al. 2023 (FamO2O), appendix on CQL, with Kumar et al. 2020 (CQL), and the authors' code.
 """
@@ -12,117 +13,161 @@ Source: Wang et al. 2023 (FamO2O), appendix on CQL, with Kumar et al. 2020 (CQL)
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.common.spaces import ActionSpace
+from policysmith.experience.replay import Transitions
 from policysmith.networks.critics import QEnsemble
 from policysmith.networks.targets import TargetNetwork, frozen
-from policysmith.objectives.values import clipped_double_q, conservative_penalty
+from policysmith.objectives.values import clipped_double_q, conservative_penalty, td_target
 from policysmith.policies.family import BalanceChooser, FamilyPolicy
 from policysmith.policies.heads import SquashedGaussianHead
+from policysmith.training.learner import Learner
 from policysmith.training.learners.family import (
-    Family,
     FamilySettings,
-    Rows,
-    Temperature,
+    LogTemperature,
     Values,
-    balance_for,
-    critic_loss,
+    actor_learner,
+    balances,
     entropy_loss,
+    exploring,
     family_policy,
-    learner_of,
-    named,
-    one_step_target,
 )
+from policysmith.training.learners.off_policy import UpdateOnce
+from policysmith.training.learners.sac import adam, critic_loss
 from policysmith.training.loop import RunState
 
 
-def conservative_family(
-    observation_size: int, space: ActionSpace, settings: FamilySettings, rng: torch.Generator
-) -> Family:
-    """A family over conservative Q-learning on SAC; balances and actions are drawn from `rng`."""
-    policy = family_policy(
-        observation_size, lambda width: SquashedGaussianHead(width, space.low, space.high), settings
-    )
-    critics = QEnsemble(observation_size, space.low, space.high, hidden=settings.hidden, layer_norm=True)
-    target = TargetNetwork(critics, settings.target_rate)
-    temperature = Temperature(settings.initial_temperature)
+class ConservativeFamily:
+    """Actor, chooser, temperature and conservative critics for one action space."""
 
-    def policy_loss(policy: FamilyPolicy, batch: Rows) -> Values:
-        balance = batch["balance"]
-        action, log_prob = policy.draw(batch["observation"], balance, rng)
-        with frozen(critics):
-            q = clipped_double_q(critics(batch["observation"], action))
-        values = temperature.value.detach() * log_prob - balance * q
-        return values, {"entropy": -log_prob.detach(), "balance": balance}
+    def __init__(
+        self, observation_size: int, action: ActionSpace, settings: FamilySettings, *, seed: int
+    ) -> None:
+        self.settings, self.action, self.rng = settings, action, generator(seed, "balances")
+        self.policy = family_policy(
+            observation_size,
+            lambda width: SquashedGaussianHead(width, action.low, action.high),
+            settings,
+            seed=seed,
+        )
+        with seeded_initialisation(seed):
+            self.critic = QEnsemble(
+                observation_size, action.low, action.high, hidden=settings.hidden, layer_norm=True
+            )
+        self.temperature = LogTemperature(settings.initial_temperature)
+        self.target = TargetNetwork(self.critic, settings.rate)
+        rate = settings.learning_rate
+        self.learners = {
+            "policy": actor_learner(self.policy, self.actor_loss, settings),
+            "critic": Learner(self.critic, self.critic_loss, optimizer=adam(self.critic, rate)),
+            "temperature": Learner(
+                self.temperature, entropy_loss(-float(action.size)), optimizer=adam(self.temperature, rate)
+            ),
+        }
+        if not settings.random_balances:
+            chooser = self.policy.chooser
+            self.learners["chooser"] = Learner(chooser, self.chooser_loss, optimizer=adam(chooser, rate))
 
-    def chooser_loss(chooser: BalanceChooser, batch: Rows) -> Values:
-        balance, _ = chooser.draw(batch["observation"], rng)
-        with frozen(policy.actor, critics):
-            action, _ = policy.draw(batch["observation"], balance, rng)
-            q = clipped_double_q(critics(batch["observation"], action))
-        return -q, {"balance": balance.detach()}
+    @property
+    def update_once(self) -> UpdateOnce:
+        """Actor, temperature, chooser, critics, target."""
 
-    def conservative_loss(critics: QEnsemble, batch: Rows) -> Values:
-        values, statistics = critic_loss(critics, batch)
-        observation, sampled = batch["observation"], batch["sampled_action"]
-        rows, count = sampled.shape[:2]
-        repeated = observation.repeat_interleave(count, 0)
-        sampled_q = critics(repeated, sampled.flatten(0, 1)).unflatten(-1, (rows, count))
-        data_q = critics(observation, batch["action"])
-        gap = conservative_penalty(sampled_q, batch["sampled_log_density"], data_q).sum(0)
-        return values + settings.penalty * gap, statistics | {"gap": gap.detach()}
+        def update(state: RunState, batch: Transitions, number: int) -> dict[str, float]:
+            balance, judged = self.drawn(state, batch)  # before any step
+            found = self.learners["policy"].step(batch | {"balance": balance})
+            self.learners["temperature"].step({"entropy": torch.tensor([found["entropy"]])})
+            metrics = {"actor_loss": found["loss"], "entropy": found["entropy"]}
+            if "chooser" in self.learners and (number + 1) % self.settings.chooser_every == 0:
+                metrics["balance"] = self.learners["chooser"].step(batch)["balance"]
+            found = self.learners["critic"].step(batch | judged)
+            self.target.update()
+            return metrics | {"critic_loss": found["loss"], "q": found["q"], "gap": found["gap"]}
 
-    learners = {
-        "policy": learner_of(policy, policy_loss, settings, of=policy.actor),
-        "critics": learner_of(critics, conservative_loss, settings),
-        "temperature": learner_of(temperature, entropy_loss(settings, target=-float(space.size)), settings),
-    }
-    if not settings.random_balances:
-        learners["chooser"] = learner_of(policy.chooser, chooser_loss, settings)
+        return update
 
     @torch.no_grad()
-    def next_and_sampled(batch: Rows, balance: Tensor, next_balance: Tensor) -> Rows:
-        """The next action, and the actions by which the penalty estimates its integral."""
-        count, rows = settings.sampled_actions, len(balance)
-        observation, following = batch["observation"], batch["next_observation"]
-        anything = _uniform_actions(rows * count, space, rng)
-        draws = [(anything, torch.full((rows * count,), -space.size * math.log(2)))]
-        for seen, told in ((observation, balance), (following, next_balance)):
-            draws.append(policy.draw(seen.repeat_interleave(count, 0), told.repeat_interleave(count), rng))
-        action = torch.cat([one.unflatten(0, (rows, count)) for one, _ in draws], 1)
-        log_density = torch.cat([one.unflatten(0, (rows, count)) for _, one in draws], 1)
-        next_action, _ = policy.draw(following, next_balance, rng)
-        next_q = clipped_double_q(target.module(following, next_action))
-        return {
-            "target": one_step_target(batch, next_q, settings),
+    def drawn(self, state: RunState, batch: Transitions) -> tuple[Float[Tensor, "row"], Transitions]:
+        """The balances of the rows; and what the critics learn from: `value_target` and sampled actions."""
+        settings, following = self.settings, batch["next_observation"]
+        balance = balances(state, self.policy, batch["observation"], settings, self.rng)
+        then = (
+            balances(state, self.policy, following, settings, self.rng) if settings.balance_anew else balance
+        )
+        next_action, _ = self.policy.draw(following, then, self.rng)
+        target = td_target(
+            batch["reward"],
+            clipped_double_q(self.target.module(following, next_action)),
+            terminated=batch["terminated"],
+            discount=batch.get("discount", settings.discount),
+        )
+        parts = [
+            self._uniform(len(balance)),
+            self._of(batch["observation"], balance),
+            self._of(following, then),
+        ]
+        action, log_density = (torch.cat(some, 1) for some in zip(*parts, strict=True))
+        return balance, {
+            "value_target": target,
             "sampled_action": action,
             "sampled_log_density": log_density,
         }
 
-    def update(state: RunState, batch: Rows) -> dict[str, float]:
+    def actor_loss(self, policy: FamilyPolicy, batch: Transitions) -> Values:
+        """temperature log pi - balance Q of a drawn action, the critics at rest."""
+        action, log_prob = policy.draw(batch["observation"], batch["balance"], self.rng)
+        with frozen(self.critic):
+            q = clipped_double_q(self.critic(batch["observation"], action))
         with torch.no_grad():
-            balance = next_balance = balance_for(state, policy, batch, settings, rng)
-            if settings.next_balance_anew:
-                following = {"observation": batch["next_observation"]}
-                next_balance = balance_for(state, policy, following, settings, rng)
-        # All draws before any step: everything below learns from the networks as they were.
-        judged = batch | next_and_sampled(batch, balance, next_balance)
-        metrics = named("policy", learners["policy"].step(batch | {"balance": balance}))
-        entropy = torch.tensor([metrics["policy/entropy"]])
-        metrics |= named("temperature", learners["temperature"].step({"entropy": entropy}))
-        if "chooser" in learners and learners["policy"].steps % settings.chooser_every == 0:
-            metrics |= named("chooser", learners["chooser"].step(batch))
-        metrics |= named("critics", learners["critics"].step(judged))
-        target.update()
-        return metrics
+            temperature = self.temperature()
+        return temperature * log_prob - batch["balance"] * q, {"entropy": -log_prob.detach()}
 
-    return Family(learners, {"critics": target}, update)
+    def chooser_loss(self, chooser: BalanceChooser, batch: Transitions) -> Values:
+        """Minus what the critics say of the action that the choice leads to."""
+        observation = batch["observation"]
+        balance, _ = chooser.draw(observation, self.rng)
+        with frozen(self.policy.actor, self.critic):
+            action, _ = self.policy.draw(observation, balance, self.rng)
+            q = clipped_double_q(self.critic(observation, action))
+        return -q, {"balance": balance.detach()}
 
+    def critic_loss(self, critic: QEnsemble, batch: Transitions) -> Values:
+        """Squared error to `value_target` and the conservative penalty, means over the members."""
+        values, statistics = critic_loss(critic, batch)
+        sampled = batch["sampled_action"]
+        rows, count = sampled.shape[:2]
+        repeated = batch["observation"].repeat_interleave(count, 0)
+        q = critic(repeated, sampled.flatten(0, 1)).unflatten(-1, (rows, count))
+        data_q = critic(batch["observation"], batch["action"])
+        gap = conservative_penalty(q, batch["sampled_log_density"], data_q).mean(0)
+        return values + self.settings.penalty * gap, statistics | {"gap": gap.detach()}
 
-def _uniform_actions(rows: int, space: ActionSpace, rng: torch.Generator) -> Float[Tensor, "row action"]:
-    low, high = torch.tensor(space.low), torch.tensor(space.high)
-    return low + torch.rand(rows, space.size, generator=rng) * (high - low)
+    def run_arguments(self) -> dict[str, Any]:
+        """What `off_policy_run` is given of them."""
+        return {
+            "learners": self.learners,
+            "targets": {"critic": self.target},
+            "explore": exploring(self.policy),
+            "update_once": self.update_once,
+            "generators": {"balances": self.rng},
+        }
+
+    def _uniform(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Any actions [row, sample, action], and the logarithm of their density in the unit cube."""
+        shape = (rows, self.settings.sampled_actions)
+        low, high = torch.tensor(self.action.low), torch.tensor(self.action.high)
+        action = low + torch.rand(*shape, self.action.size, generator=self.rng) * (high - low)
+        return action, torch.full(shape, -self.action.size * math.log(2))
+
+    def _of(self, observation: Tensor, balance: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions of the members at the observations, and the logarithms of their densities."""
+        count = self.settings.sampled_actions
+        action, log_prob = self.policy.draw(
+            observation.repeat_interleave(count, 0), balance.repeat_interleave(count), self.rng
+        )
+        return action.unflatten(0, (-1, count)), log_prob.unflatten(0, (-1, count))

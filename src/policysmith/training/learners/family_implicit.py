@@ -1,7 +1,7 @@
 """A family over implicit Q-learning: the balance is the inverse temperature of the regression.
 
     actor:    -min(exp(balance (Q - V)), cap) log pi(a | s, balance)    on the data's actions
-    chooser:  T log p(balance | s) - Q(s, a)    with the target critics, T tuned to an entropy
+    chooser:  T log p(balance | s) - Q(s, a)    by the target critics, T tuned to an entropy
 
 Value, critics and targets are those of IQL. One update goes value, chooser, temperature, actor, critics,
 targets, each learning from what those before it have become.
@@ -12,96 +12,126 @@ authors' code.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from policysmith.common.rng import generator
 from policysmith.common.spaces import ActionSpace
-from policysmith.networks.bodies import Body
-from policysmith.networks.critics import QEnsemble, ValueNetwork
-from policysmith.networks.targets import TargetNetwork, frozen
-from policysmith.objectives.values import (
-    advantage_weight,
-    advantage_weighted_loss,
-    clipped_double_q,
-    expectile_loss,
-)
+from policysmith.experience.replay import Transitions
+from policysmith.networks.targets import frozen
+from policysmith.objectives.values import advantage_weight, advantage_weighted_loss, clipped_double_q
 from policysmith.policies.family import BalanceChooser, FamilyPolicy
 from policysmith.policies.heads import GaussianHead
+from policysmith.training.learner import Learner
 from policysmith.training.learners.family import (
-    Family,
     FamilySettings,
-    Rows,
-    Temperature,
+    LogTemperature,
     Values,
-    balance_for,
-    critic_loss,
+    actor_learner,
+    balances,
     entropy_loss,
+    exploring,
     family_policy,
-    learner_of,
-    named,
-    one_step_target,
 )
+from policysmith.training.learners.implicit import ImplicitLearners, ImplicitSettings
+from policysmith.training.learners.off_policy import UpdateOnce
+from policysmith.training.learners.sac import adam
 from policysmith.training.loop import RunState
 
 
-def implicit_family(
-    observation_size: int, space: ActionSpace, settings: FamilySettings, rng: torch.Generator
-) -> Family:
-    """A family over implicit Q-learning; balances and actions are drawn from `rng`."""
-    policy = family_policy(
-        observation_size,
-        lambda width: GaussianHead(width, space.size, squash_mean=True, log_deviation_range=(-5.0, 2.0)),
-        settings,
-    )
-    critics = QEnsemble(observation_size, space.low, space.high, hidden=settings.hidden)
-    value = ValueNetwork(Body(observation_size, hidden=settings.hidden, activation="relu"))
-    target = TargetNetwork(critics, settings.target_rate)
+class ImplicitFamily(ImplicitLearners):
+    """IQL's learners with a family for a policy, and with a chooser and its temperature beside them."""
 
-    def value_loss(value: ValueNetwork, batch: Rows) -> Values:
-        said = value(batch["observation"])
-        return expectile_loss(batch["q"] - said, expectile=settings.expectile), {"mean": said.detach()}
+    policy: FamilyPolicy
 
-    def policy_loss(policy: FamilyPolicy, batch: Rows) -> Values:
+    def __init__(
+        self, observation_size: int, action: ActionSpace, settings: FamilySettings, *, seed: int
+    ) -> None:
+        def head(width: int) -> GaussianHead:
+            return GaussianHead(
+                width,
+                action.size,
+                squash_mean=True,
+                low=action.low,
+                high=action.high,
+                log_deviation_range=(-5.0, 2.0),
+            )
+
+        policy = family_policy(observation_size, head, settings, seed=seed)
+        super().__init__(observation_size, action, implicit_settings(settings), seed=seed, policy=policy)
+        self.family, self.rng = settings, generator(seed, "balances")
+        self.temperature = LogTemperature(settings.initial_temperature)
+        self.learners["policy"] = actor_learner(policy, self.actor_loss, settings)
+        if not settings.random_balances:
+            self.learners["chooser"] = Learner(
+                policy.chooser, self.chooser_loss, optimizer=adam(policy.chooser, settings.learning_rate)
+            )
+            self.learners["temperature"] = Learner(
+                self.temperature,
+                entropy_loss(settings.target_entropy),
+                optimizer=adam(self.temperature, settings.learning_rate),
+            )
+
+    @property
+    def update_once(self) -> UpdateOnce:
+        """Value, chooser, temperature, actor, critics, target."""
+
+        def update(state: RunState, batch: Transitions, number: int) -> dict[str, float]:
+            q = self.data_value(batch)
+            # From the chooser as it was before its step.
+            balance = balances(state, self.policy, batch["observation"], self.family, self.rng)
+            metrics = {"value_loss": self.learners["value"].step(batch | {"q": q})["loss"]}
+            if "chooser" in self.learners and (number + 1) % self.family.chooser_every == 0:
+                metrics |= self.update_chooser(batch)
+            advantage = self.advantage(batch, q)
+            weight = advantage_weight(advantage, beta=balance, cap=self.family.cap)
+            found = self.learners["policy"].step(batch | {"balance": balance, "imitation": weight})
+            metrics |= {"actor_loss": found["loss"], "imitation": float(weight.mean())}
+            return metrics | self.update_critic(batch)
+
+        return update
+
+    def update_chooser(self, batch: Transitions) -> dict[str, float]:
+        """A step of the chooser, and one of its temperature on the entropy it was found to have."""
+        found = self.learners["chooser"].step(batch)
+        self.learners["temperature"].step({"entropy": torch.tensor([found["entropy"]])})
+        return {"balance": found["balance"], "balance_entropy": found["entropy"]}
+
+    def actor_loss(self, policy: FamilyPolicy, batch: Transitions) -> Values:
+        """Minus the log-density of the data's actions under their members, by what each counts."""
         log_prob = policy.log_prob(batch["observation"], batch["action"], batch["balance"])
-        weight = advantage_weight(batch["advantage"], beta=batch["balance"], cap=settings.weight_cap)
-        return advantage_weighted_loss(log_prob, weight), {"weight": weight}
+        return advantage_weighted_loss(log_prob, batch["imitation"]), {}
 
-    def chooser_loss(chooser: BalanceChooser, batch: Rows) -> Values:
-        balance, log_prob = chooser.draw(batch["observation"], rng)
-        with frozen(policy.actor):
-            action, _ = policy.draw(batch["observation"], balance, rng)
-        q = clipped_double_q(target.module(batch["observation"], action))
-        values = temperature.value.detach() * log_prob - q
-        return values, {"balance": balance.detach(), "entropy": -log_prob.detach()}
-
-    temperature = Temperature(settings.initial_temperature)
-    learners = {
-        "policy": learner_of(policy, policy_loss, settings, of=policy.actor),
-        "critics": learner_of(critics, critic_loss, settings),
-        "value": learner_of(value, value_loss, settings),
-    }
-    if not settings.random_balances:
-        learners["chooser"] = learner_of(policy.chooser, chooser_loss, settings)
-        learners["temperature"] = learner_of(temperature, entropy_loss(settings), settings)
-
-    def update(state: RunState, batch: Rows) -> dict[str, float]:
-        observation, metrics = batch["observation"], {}
+    def chooser_loss(self, chooser: BalanceChooser, batch: Transitions) -> Values:
+        """The price of certainty, less what the target critics say of the action that the choice leads to."""
+        observation = batch["observation"]
+        balance, log_prob = chooser.draw(observation, self.rng)
+        with frozen(self.policy.actor):
+            action, _ = self.policy.draw(observation, balance, self.rng)
+        q = clipped_double_q(self.target.module(observation, action))
         with torch.no_grad():
-            q = clipped_double_q(target.module(observation, batch["action"]))
-            # Drawn before the chooser's step: from the chooser as it was.
-            balance = balance_for(state, policy, batch, settings, rng)
-        metrics |= named("value", learners["value"].step(batch | {"q": q}))
-        if "chooser" in learners and learners["value"].steps % settings.chooser_every == 0:
-            metrics |= named("chooser", learners["chooser"].step(batch))
-            entropy = torch.tensor([metrics["chooser/entropy"]])
-            metrics |= named("temperature", learners["temperature"].step({"entropy": entropy}))
-        with torch.no_grad():
-            advantage = q - value(observation)
-            next_value = value(batch["next_observation"])
-        weighted = batch | {"balance": balance, "advantage": advantage}
-        metrics |= named("policy", learners["policy"].step(weighted))
-        y = one_step_target(batch, next_value, settings)
-        metrics |= named("critics", learners["critics"].step(batch | {"target": y}))
-        target.update()
-        return metrics
+            temperature = self.temperature()
+        return temperature * log_prob - q, {"balance": balance.detach(), "entropy": -log_prob.detach()}
 
-    return Family(learners, {"critics": target}, update)
+    def run_arguments(self) -> dict[str, Any]:
+        """What `off_policy_run` is given of them."""
+        return super().run_arguments() | {
+            "explore": exploring(self.policy),
+            "generators": {"balances": self.rng},
+        }
+
+
+def implicit_settings(settings: FamilySettings) -> ImplicitSettings:
+    """What the base needs of a family's settings; it has no balance of its own."""
+    return ImplicitSettings(
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        discount=settings.discount,
+        expectile=settings.expectile,
+        cap=settings.cap,
+        hidden=settings.hidden,
+        learning_rate=settings.learning_rate,
+        cosine=False,
+        rate=settings.rate,
+    )
