@@ -52,7 +52,7 @@ def robust_q(
     *,
     tolerance: float = 1e-9,
 ) -> Float[Tensor, "state action"]:
-    """The optimal action values against the worst model of each state and action; errors as in `optimal_q`."""
+    """The optimal action values against each step's worst model; raises what `optimal_q` raises."""
     check_tables(transition, reward, discount)
     transition, reward = transition.double(), reward.double()
 

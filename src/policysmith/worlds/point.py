@@ -13,12 +13,12 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from policysmith.common.errors import NotFiniteError, ShapeError, UnknownNameError
+from policysmith.common.errors import NotFiniteError, SettingError, ShapeError, UnknownNameError
 from policysmith.common.observations import GOAL, STATE, Seen
 from policysmith.worlds.cameras import CAMERA
 
 STEP_LENGTH = 0.1
-"""How far an action of 1 moves the point along an axis."""
+"""How far an action of 1 moves the point along an axis, where nothing else is set."""
 SUCCESS_RADIUS = 0.05
 """The distance from the goal, in the square's units, that counts as there."""
 START_DISTANCE = 0.3
@@ -52,6 +52,7 @@ class PointReach(gymnasium.Env):
         self.terminate_on_success = terminate_on_success
         self.render_mode = render_mode
         self.goal_apart = goal_apart
+        self.step_length = STEP_LENGTH
         place = Box(0.0, 1.0, (2,), np.float32)
         self.observation_space = (
             Dict({STATE: place, GOAL: place}) if goal_apart else Box(0.0, 1.0, (4,), np.float32)
@@ -76,13 +77,22 @@ class PointReach(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Seen, float, bool, bool, dict[str, float]]:
         """Move by `action` (clipped to [-1, 1]) times 0.1, staying in the square."""
         action = check_action(action, size=2)
-        self._position = np.clip(self._position + STEP_LENGTH * np.clip(action, -1.0, 1.0), 0.0, 1.0)
+        self._position = np.clip(self._position + self.step_length * np.clip(action, -1.0, 1.0), 0.0, 1.0)
         self._steps += 1
         distance = float(np.linalg.norm(self._goal - self._position))
         success = distance <= SUCCESS_RADIUS
         terminated = success and self.terminate_on_success
         truncated = self._steps >= self.horizon and not terminated
         return self._observation(), -distance, terminated, truncated, {"success": float(success)}
+
+    def set_physics(self, parameters: Mapping[str, float]) -> None:
+        """Another world, from the next step on: `step length` is how far an action of 1 moves the point."""
+        if unknown := sorted(set(parameters) - {"step length"}):
+            raise UnknownNameError(f"no physical parameter is called '{unknown[0]}'", expected="step length")
+        length = parameters.get("step length", self.step_length)
+        if not 0 < length <= 1:
+            raise SettingError(f"the value of 'step length' is {length}", expected="above 0, at most 1")
+        self.step_length = length
 
     def render(self) -> np.ndarray | None:
         """The square from above; uint8 [96, 96, 3]. None without `render_mode="rgb_array"`."""
