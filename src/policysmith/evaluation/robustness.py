@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from policysmith.common.errors import SettingError
-from policysmith.evaluation.rollouts import roll_out
+from policysmith.evaluation.playing import Start, Trial, play
 from policysmith.policies.protocol import Policy
 
 Parameters = Mapping[str, Any]
@@ -62,27 +62,23 @@ def over_grid(
     seeds: Sequence[int] | None = None,
     seed: int = 0,
     limit: int | None = None,
-    parallel: int = 25,
+    parallel: int = 100,
 ) -> GridResult:
     """Play `policy` in `make(parameters)` for every point of the grid, from the same seeds at each.
 
     `grid` is the values of each parameter (all combinations are played, the last name varying fastest), or a
     list of points. `seeds` are what the episodes are reset with, 0 to `episodes` - 1 by default; `seed`
-    starts the policy's own random stream at every point. Episodes are played to their end, or for `limit`
-    steps.
+    starts the policy's own random stream. Episodes are played to their end, or for `limit` steps, `parallel`
+    at a time whatever their points, each row in an environment that is kept for its point.
     """
     points = grid_points(grid)
     starts = list(range(episodes)) if seeds is None else list(seeds)
     if not starts:
         raise SettingError("no episodes were asked for", expected="at least one per point")
-    returns = [
-        roll_out(
-            policy, partial(make, point), seeds=starts, seed=seed,
-            parallel=parallel, limit=limit, stop_on_success=False,
-        ).returns
-        for point in points
-    ]  # fmt: skip
-    return GridResult(points, np.stack(returns))
+    makers = [partial(make, point) for point in points]
+    trials = [Trial(maker, (Start(start),)) for maker in makers for start in starts]
+    played = play(policy, trials, seed=seed, parallel=parallel, limit=limit, stop_on_success=False)
+    return GridResult(points, played.returns.reshape(len(points), len(starts)))
 
 
 def grid_points(grid: Mapping[str, Sequence[Any]] | Sequence[Parameters]) -> tuple[dict[str, Any], ...]:
