@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from policysmith.common.errors import ShapeError
-from policysmith.networks.ema import ExponentialAverage, power_decay, warm_decay
+from policysmith.networks.ema import ExponentialAverage, every, power_decay, warm_decay
 
 
 class Scalar(nn.Module):
@@ -105,3 +105,16 @@ def test_another_module_is_refused_naming_what_differs():
         average.load_state_dict(
             ExponentialAverage(nn.Linear(3, 2, bias=False), decay=warm_decay(0.9)).state_dict()
         )
+
+
+def test_an_average_taken_every_third_step_stands_still_in_between():
+    module = nn.Linear(1, 1, bias=False)
+    average = ExponentialAverage(module, decay=every(3, lambda update: 0.5))
+    start = float(module.weight.detach())
+    seen = []
+    for _ in range(6):
+        with torch.no_grad():
+            module.weight.add_(1.0)
+        average.update()
+        seen.append(float(average.state_dict()["average"]["weight"]) - start)
+    assert seen == pytest.approx([0, 0, 1.5, 1.5, 1.5, 3.75], abs=1e-5)

@@ -1,7 +1,8 @@
 """Averaged weights, average <- decay average + (1 - decay) weights: what diffusion policies are judged by.
 
 The decay is a function of the number of updates so far, because early weights are worth forgetting:
-`power_decay` is Diffusion Policy's, `warm_decay` BESO's; a constant is `lambda update: 0.995`.
+`power_decay` is Diffusion Policy's, `warm_decay` BESO's; a constant is `lambda update: 0.995`, and `every`
+takes any of them at some updates only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def warm_decay(maximum: float) -> Decay:
     return lambda update: min(maximum, (1 + update) / (10 + update))
 
 
+def every(updates: int, decay: Decay) -> Decay:
+    """`decay` at every so many updates; in between the average stays as it is."""
+    return lambda update: 1.0 if (update + 1) % updates else decay(update)
+
+
 class ExponentialAverage:
     """An average over time of a module's parameters, with its buffers as they are now.
 
@@ -47,8 +53,9 @@ class ExponentialAverage:
         """Move the average towards the module's present weights and copy its buffers."""
         keep = self.decay(self.updates)
         self.updates += 1
-        present = [value.detach() for value in self._module.parameters()]
-        torch._foreach_lerp_(list(self._parameters.values()), present, 1 - keep)
+        if keep < 1:
+            present = [value.detach() for value in self._module.parameters()]
+            torch._foreach_lerp_(list(self._parameters.values()), present, 1 - keep)
         for name, value in _saved_buffers(self._module).items():
             self._buffers[name].copy_(value)
 

@@ -66,3 +66,29 @@ class ScalarEncoding(nn.Module):
         """Encode scalars of any shape."""
         angle = value.unsqueeze(-1) * self.frequencies
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+class RandomFourierEmbedding(nn.Module):
+    """A value itself, then sines and cosines of 2 pi w value at size/2 frequencies w drawn from N(0, 1).
+
+    The frequencies stay as they were drawn and are saved with the weights. The result is one wider than
+    `size`. `SettingError` unless the size is even and at least 2. Source: Tancik et al. 2020, with the value
+    kept beside them as in Lu et al. 2023 (SynthER), their code.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        if size < 2 or size % 2:
+            raise SettingError(
+                f"a random Fourier embedding of size {size} was asked for",
+                expected="an even size of at least 2",
+            )
+        self.register_buffer("frequencies", torch.randn(size // 2))
+
+    def forward(self, value: Tensor) -> Float[Tensor, "*shape size+1"]:
+        """Embed values of any shape."""
+        value = value.unsqueeze(-1)
+        angle = 2 * math.pi * value * self.frequencies
+        return torch.cat([value, angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,70 @@
+"""Single transitions (observation, action, reward, next observation, end of the task): of episodes, and back.
+
+A set of transitions is a batch, a mapping of tensors with equal leading axes. As `Episodes` it is a set of
+episodes of one step each, which every offline system and every data file takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.errors import DataError
+from policysmith.common.keys import require_keys
+from policysmith.experience.episodes import OPTIONAL, Episodes
+
+TRANSITION = ("observation", "action", "reward", "next_observation", "terminated")
+"""The keys of a transition."""
+
+
+def transitions_of(episodes: Episodes) -> dict[str, Tensor]:
+    """Every step of the episodes as a transition, with `truncated` and `success` besides.
+
+    The last step of an episode that was cut short is one too, because episodes keep what was seen after it.
+    Raises `DataError` for observations that have parts.
+    """
+    observation = episodes.steps["observation"]
+    if not isinstance(observation, Tensor):
+        raise DataError(
+            "the observations have parts",
+            where=", ".join(map(str, observation.keys())),
+            expected="one vector per observation",
+            cure="encode pictures first, and take the vectors as observations",
+        )
+    ends = episodes.lengths.cumsum(0) - 1
+    following = observation.roll(-1, 0)
+    following[ends] = episodes.final_observation
+    steps = {key: episodes.steps[key] for key in ("observation", "action", *OPTIONAL)}
+    return steps | {"next_observation": following}
+
+
+def episodes_of(
+    transitions: Mapping[str, Tensor], *, provenance: Mapping[str, Any] | None = None
+) -> Episodes:
+    """Transitions as episodes of one step each, which are cut (and go on) where the task did not end.
+
+    Raises `DataError` where a key of a transition is missing.
+    """
+    require_keys(transitions, TRANSITION, reader="a set of transitions")
+    count = len(transitions["action"])
+    if count == 0:
+        raise DataError("there are no transitions", expected="at least one")
+    terminated = transitions["terminated"].bool()
+    steps = {
+        "observation": transitions["observation"],
+        "action": transitions["action"],
+        "reward": transitions["reward"],
+        "terminated": terminated,
+        "truncated": ~terminated,
+        "success": transitions.get("success", torch.zeros_like(terminated)),
+    }
+    return Episodes(
+        TensorDict(steps, batch_size=[count]),
+        transitions["next_observation"],
+        torch.ones(count, dtype=torch.long),
+        dict(provenance or {}),
+    )

@@ -1,0 +1,1 @@
+"""Making more experience: synthetic transitions, and data disturbed on purpose."""

@@ -1,0 +1,69 @@
+"""Transitions of episodes, and transitions as episodes of one step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from policysmith.common.errors import DataError
+from policysmith.experience.episodes import Episodes
+from policysmith.experience.store import load_episodes, save_episodes
+from policysmith.experience.transitions import episodes_of, transitions_of
+
+
+def two_episodes() -> Episodes:
+    return Episodes.from_arrays(
+        [
+            {
+                "observation": [[0.0], [1.0], [2.0]],
+                "action": [[10.0], [11.0]],
+                "reward": [0.5, 0.25],
+                "terminated": True,
+            },
+            {"observation": [[5.0], [6.0]], "action": [[15.0]], "reward": [1.0], "terminated": False},
+        ]
+    )
+
+
+def test_what_follows_is_the_next_step_and_at_the_end_the_final_observation():
+    transitions = transitions_of(two_episodes())
+    assert transitions["observation"].flatten().tolist() == [0, 1, 5]
+    assert transitions["next_observation"].flatten().tolist() == [1, 2, 6]
+
+
+def test_a_time_limit_is_no_end_of_the_task():
+    transitions = transitions_of(two_episodes())
+    assert transitions["terminated"].tolist() == [False, True, False]
+    assert transitions["truncated"].tolist() == [False, False, True]
+
+
+def test_transitions_become_episodes_of_one_step_and_come_back():
+    before = transitions_of(two_episodes())
+    episodes = episodes_of(before, provenance={"from": "here"})
+    assert len(episodes) == 3
+    assert episodes.lengths.tolist() == [1, 1, 1]
+    after = transitions_of(episodes)
+    for key in ("observation", "action", "reward", "next_observation", "terminated"):
+        assert torch.equal(before[key], after[key])
+    assert after["truncated"].tolist() == [True, False, True]
+
+
+def test_episodes_of_one_step_survive_a_file(tmp_path):
+    episodes = episodes_of(transitions_of(two_episodes()))
+    save_episodes(episodes, tmp_path / "data")
+    assert load_episodes(tmp_path / "data").fingerprint == episodes.fingerprint
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(DataError, match="next_observation"):
+        episodes_of({key: torch.zeros(2, 1) for key in ("observation", "action", "reward", "terminated")})
+
+
+def test_observations_with_pictures_are_refused():
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    episodes = Episodes.from_arrays(
+        [{"observation": {"state": np.zeros((2, 1)), "camera": pictures}, "action": np.zeros((2, 1))}]
+    )
+    with pytest.raises(DataError, match="parts"):
+        transitions_of(episodes)
