@@ -93,7 +93,7 @@ class TransitionDiffusion(TransitionModel):
         """So many scaled rows, walked down from noise."""
         noise = torch.randn(count, self.layout.size, generator=rng, device=rng.device)
         start = float(self.sigmas[0]) * noise.to(self.normalizer.scale.device)
-        return self.sampler(self, start, self.sigmas, rng=rng)
+        return self.sampler(self, start, self.sigmas.tolist(), rng=rng)
 
 
 def diffusion_loss(
