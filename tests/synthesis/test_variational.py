@@ -38,7 +38,7 @@ def test_it_makes_rows_like_the_real_ones():
         "next_observation": state + 1,
         "terminated": torch.zeros(2000, dtype=torch.bool),
     }
-    settings = VariationalSettings(hidden=(32,), steps=800, batch_size=128, learning_rate=3e-3)
+    settings = VariationalSettings(hidden=(32,), steps=600, batch_size=128, learning_rate=3e-3)
     model = finish(variational_run(real, settings=settings, seed=0)).learners["generator"].acting()
     made = model.sample(2000, rng=rng)
     keys = ("observation", "action", "next_observation")
