@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from policysmith.common.errors import DataError
+from policysmith.common.errors import DataError, FileError
+from policysmith.common.saving import save_tree
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.store import load_episodes, save_episodes
-from policysmith.experience.transitions import episodes_of, transitions_of
+from policysmith.experience.transitions import (
+    episodes_of,
+    is_transitions,
+    load_transitions,
+    save_transitions,
+    transitions_of,
+)
 
 
 def two_episodes() -> Episodes:
@@ -67,3 +74,18 @@ def test_observations_with_pictures_are_refused():
     )
     with pytest.raises(DataError, match="parts"):
         transitions_of(episodes)
+
+
+def test_transitions_survive_a_file_of_their_own(tmp_path):
+    episodes = episodes_of(transitions_of(two_episodes()), provenance={"from": "here"})
+    save_transitions(episodes, tmp_path / "made.safetensors")
+    loaded = load_transitions(tmp_path / "made.safetensors")
+    assert loaded.fingerprint == episodes.fingerprint
+    assert loaded.provenance == {"from": "here"}
+    assert is_transitions(tmp_path / "made.safetensors")
+
+
+def test_another_file_is_refused(tmp_path):
+    save_tree(tmp_path / "other.safetensors", {"weights": torch.zeros(2)})
+    with pytest.raises(FileError, match="something else"):
+        load_transitions(tmp_path / "other.safetensors")

@@ -13,6 +13,7 @@ from policysmith.objectives.fidelity import (
     kolmogorov_smirnov,
     marginal_similarity,
     nearest_distance,
+    nearest_other_distance,
 )
 
 
@@ -89,3 +90,16 @@ def test_other_widths_and_no_rows_are_refused():
         kolmogorov_smirnov(rows(3, 2), rows(3, 3))
     with pytest.raises(ShapeError):
         nearest_distance(rows(3, 2), rows(0, 2))
+
+
+def test_the_nearest_other_row_is_not_the_row_itself_however_it_is_cut():
+    some = rows(9, 2)
+    expected = [min(float((a - b).norm()) for j, b in enumerate(some) if j != i) for i, a in enumerate(some)]
+    for chunk in (2, 100):
+        assert nearest_other_distance(some, chunk=chunk).tolist() == pytest.approx(expected, abs=1e-5)
+    assert nearest_other_distance(some, rows=3, chunk=2).tolist() == pytest.approx(expected[:3], abs=1e-5)
+
+
+def test_of_two_equal_rows_each_is_the_other_and_a_single_row_has_none():
+    assert nearest_other_distance(torch.ones(2, 3)).tolist() == [0, 0]
+    assert nearest_other_distance(torch.ones(1, 3)).tolist() == [float("inf")]

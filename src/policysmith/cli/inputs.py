@@ -18,6 +18,7 @@ from policysmith.experience.episodes import Episodes
 from policysmith.experience.files import open_data
 from policysmith.experience.reading import Chosen, choose, provenance, read
 from policysmith.experience.sources import Source
+from policysmith.experience.transitions import is_transitions, load_transitions
 from policysmith.worlds import registry
 
 
@@ -77,7 +78,7 @@ class Inputs(Reading):
     env: str = ""
     """environment: metaworld/drawer-open-v3, any Gymnasium id, or your_package:YourEnv-v0"""
     data: str = ""
-    """your own demonstrations: folder of a Minari or LeRobot data set, or Diffusion Policy's Zarr"""
+    """your own data: a Minari or LeRobot data set, Diffusion Policy's Zarr, or a file of transitions"""
     expert: str = ""
     """your_package.module:name, a function of the observation, to record demonstrations from"""
     episodes: int = 100
@@ -125,6 +126,8 @@ class Inputs(Reading):
                 "pictures are recorded in an environment; a data set has its own",
                 cure="give --data with --cameras (and --picture-size), or --env with --pictures",
             )
+        if self.data and is_transitions(self.data):
+            return load_transitions(self.data)
         if self.data:
             return self.read(self.data)
         if self.reads_something_else:

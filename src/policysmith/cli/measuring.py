@@ -16,6 +16,7 @@ from policysmith.common.errors import CapabilityError, FileError, SettingError
 from policysmith.common.provenance import commit
 from policysmith.common.saving import save_json
 from policysmith.evaluation.findings import Findings, shown
+from policysmith.experience.transitions import SUFFIX, save_transitions
 from policysmith.policies.protocol import load_policy
 
 
@@ -48,8 +49,15 @@ class EpisodesInput(Inputs):
         return Path(self.data).resolve().name if self.data else self.env
 
 
-INPUTS: dict[str, type[PolicyInput | EpisodesInput]] = {"policy": PolicyInput, "episodes": EpisodesInput}
+INPUTS: dict[str, type[PolicyInput | EpisodesInput]] = {
+    "policy": PolicyInput,
+    "episodes": EpisodesInput,
+    "transitions": EpisodesInput,
+}
 """What the command line can bring to a system, by what the system takes."""
+
+TRANSITIONS = f"transitions{SUFFIX}"
+"""File of the transitions that a system made."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def inputs_of(system: System) -> type[PolicyInput | EpisodesInput]:
 
 
 def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: Any, writing: Writing) -> None:
-    """Call the system's entry, print what it found, and write findings.json and report.html."""
+    """Call the system's entry, print what it found, and write findings, their page and what was made."""
     subject = inputs.load()
     folder = Path(writing.out or f"runs/{run_name(system.name, inputs.name)}")
     if folder.exists() and any(folder.iterdir()):
@@ -88,6 +96,8 @@ def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: An
         "findings": found.to_json(),
     }
     save_json(folder / "findings.json", record)
+    if found.transitions is not None:
+        save_transitions(found.transitions, folder / TRANSITIONS)
     page = findings_page(folder / "report.html", found, facts={k: record[k] for k in ("inputs", "settings")})
     if writing.json:
         look.print_json(record)
@@ -99,3 +109,5 @@ def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: An
     for notice in found.notices:
         look.notices.print(notice)
     look.results.print(f"\nfindings: {folder / 'findings.json'}\npage: {page}", soft_wrap=True)
+    if found.transitions is not None:
+        look.results.print(f"transitions, for --data: {folder / TRANSITIONS}", soft_wrap=True)

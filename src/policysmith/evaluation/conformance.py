@@ -115,7 +115,8 @@ def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
     """
     if set(takes) == {"environment"}:
         return (ENVIRONMENT,)
-    if "episodes" in takes and set(takes) <= {"environment", "episodes"}:
+    recorded_steps = {"episodes", "transitions"}
+    if recorded_steps & set(takes) and set(takes) <= {"environment", *recorded_steps}:
         recorded = Demonstrations(ENVIRONMENT, episodes=6, action_noise=0.1).record()
         return (Episodes.from_arrays(recorded),)
     if "episodes" in takes and set(takes) <= {"environment", "episodes", "goals"}:

@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from policysmith.common.errors import DataError, ShapeError
+from policysmith.experience.episodes import Episodes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Findings:
     - `tables`, `figures` (caption and figure): what a reader looks at next.
     - `notices`: what a reader should know or do, a sentence each.
     - `data`: everything as plain data (what JSON can hold, finite numbers or None), for programs.
+    - `transitions`: what a generator made, where it makes those, as episodes of one step each; the command
+      line writes them beside the findings.
     """
 
     title: str
@@ -53,6 +56,7 @@ class Findings:
     figures: Sequence[tuple[str, Figure]] = ()
     notices: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    transitions: Episodes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data: title, summary, notices and `data`; `DataError` for a number that is not finite."""

@@ -1,24 +1,31 @@
 """Single transitions (observation, action, reward, next observation, end of the task): of episodes, and back.
 
 A set of transitions is a batch, a mapping of tensors with equal leading axes. As `Episodes` it is a set of
-episodes of one step each, which every offline system and every data file takes.
+episodes of one step each, which every offline system takes. On disk it is one file, `NAME.safetensors`:
+formats of data sets keep a record per episode, and there may be millions.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from policysmith.common.errors import DataError
+from policysmith.common.errors import DataError, FileError
 from policysmith.common.keys import require_keys
+from policysmith.common.saving import load_tree, save_tree
 from policysmith.experience.episodes import OPTIONAL, Episodes
 
 TRANSITION = ("observation", "action", "reward", "next_observation", "terminated")
 """The keys of a transition."""
+
+SUFFIX = ".safetensors"
+"""What files of transitions end in."""
 
 
 def transitions_of(episodes: Episodes) -> dict[str, Tensor]:
@@ -68,3 +75,27 @@ def episodes_of(
         torch.ones(count, dtype=torch.long),
         dict(provenance or {}),
     )
+
+
+def save_transitions(episodes: Episodes, path: str | os.PathLike[str]) -> None:
+    """Write every step of the episodes as a transition into one file, with where they are from."""
+    transitions = transitions_of(episodes)
+    kept = {key: transitions[key] for key in (*TRANSITION, "success")}
+    save_tree(path, {"transitions": kept, "provenance": dict(episodes.provenance)})
+
+
+def load_transitions(path: str | os.PathLike[str]) -> Episodes:
+    """Read what `save_transitions` wrote, as episodes of one step each; `FileError` for any other file."""
+    tree = load_tree(path)
+    if not isinstance(tree, dict) or set(tree) != {"transitions", "provenance"}:
+        raise FileError(
+            "the file holds something else than transitions",
+            where=str(path),
+            expected="a file that `policysmith run synther` or save_transitions has written",
+        )
+    return episodes_of(tree["transitions"], provenance=tree["provenance"])
+
+
+def is_transitions(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a file of transitions by its name."""
+    return Path(path).suffix == SUFFIX

@@ -67,6 +67,28 @@ def nearest_distance(
     )
 
 
+def nearest_other_distance(
+    reference: Float[Tensor, "row column"], *, rows: int | None = None, chunk: int = CHUNK
+) -> Float[Tensor, "row"]:
+    """Euclidean distance of each of the first `rows` rows (all by default) to the nearest other row.
+
+    Infinite for a row without others.
+    """
+    _check(reference, reference)
+    found = []
+    for start in range(0, len(reference) if rows is None else rows, chunk):
+        some = reference[start : min(start + chunk, len(reference) if rows is None else rows)]
+        own = torch.arange(start, start + len(some))
+        nearest = torch.full((len(some),), torch.inf)
+        for first in range(0, len(reference), chunk):
+            block = reference[first : first + chunk]
+            itself = own[:, None] == torch.arange(first, first + len(block))
+            distance = _distance(some, block).masked_fill(itself, torch.inf)
+            nearest = torch.minimum(nearest, distance.amin(1))
+        found.append(nearest)
+    return torch.cat(found)
+
+
 def dynamics_error(
     next_observation: Float[Tensor, "row observation"],
     reward: Float[Tensor, "row"],
