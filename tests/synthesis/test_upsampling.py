@@ -39,7 +39,15 @@ def test_the_larger_data_set_has_the_same_fields_and_says_what_it_is_of():
     assert set(more.steps.keys()) == set(given.steps.keys())
     assert more.observation_size == given.observation_size
     assert more.action_size == given.action_size
-    assert more.provenance["made of"] == {"environment": "a walk"}
+    assert more.provenance["environment"] == "a walk"
+    assert more.provenance["made"] == {"transitions": 50, "of": 24, "seed": 0}
+
+
+def test_actions_of_the_larger_data_set_stay_in_the_range_of_the_recorded_ones():
+    given = episodes()
+    action, made = given.steps["action"], upsample(given, 200, fit=FIT, seed=0).steps["action"]
+    assert bool((made >= action.amin(0)).all())
+    assert bool((made <= action.amax(0)).all())
 
 
 def test_the_same_seed_makes_the_same():

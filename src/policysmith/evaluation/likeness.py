@@ -13,7 +13,6 @@ from torch import Tensor
 
 from policysmith.evaluation.drawing import LIGHT, blank_axes, draw_grid, draw_legend, palette
 from policysmith.evaluation.findings import Findings, Table
-from policysmith.experience.transitions import episodes_of
 from policysmith.objectives.fidelity import (
     correlation_similarity,
     kolmogorov_smirnov,
@@ -58,7 +57,7 @@ def likeness_findings(made: Made) -> Findings:
         figures=[("Distance to the nearest real transition, in deviations", _figure(away, apart))],
         notices=_notices(made, away, apart),
         data={"columns": [list(row) for row in columns], "constant": made.constant},
-        transitions=episodes_of(made.made),
+        transitions=made.episodes,
     )
 
 

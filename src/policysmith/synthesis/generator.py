@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from policysmith.common.errors import DataError, SettingError
@@ -148,9 +147,9 @@ def generator_run(
     rng = generator(seed, "generator")
     run_state = RunState(learners={LEARNER: learner}, generators={"rows": rng}).restored(state)
 
-    def collect(state: RunState) -> TensorDict:
+    def collect(state: RunState) -> dict[str, Tensor]:
         chosen = rows[torch.randint(len(rows), (size,), generator=rng)]
-        return TensorDict({"row": chosen, **prepare(chosen, rng)}, batch_size=[size])
+        return {"row": chosen, **prepare(chosen, rng)}
 
     return run(
         run_state,

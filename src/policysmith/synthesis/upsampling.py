@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,11 +32,23 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """What was made of `transitions`: the `model`, and the `made` transitions."""
+    """What was made of `transitions`: the `model` with its last `loss`, and the `made` transitions."""
 
     transitions: dict[str, Tensor]
     model: TransitionModel
+    loss: float
     made: dict[str, Tensor]
+    provenance: Mapping[str, Any]
+
+    @property
+    def episodes(self) -> Episodes:
+        """What was made as episodes of one step each, actions cut to the range of the recorded ones.
+
+        The model's actions may go a little beyond, which learners and environments refuse.
+        """
+        low, high = self.transitions["action"].aminmax(dim=0)
+        made = self.made | {"action": self.made["action"].clamp(low, high)}
+        return episodes_of(made, provenance=self.provenance)
 
     @property
     def constant(self) -> list[str]:
@@ -53,10 +65,11 @@ def upsample(
     seed: int,
     batch: int = GeneratorSettings.sampling_batch,
 ) -> Episodes:
-    """`count` made transitions as episodes of one step each; see `upsampling`."""
-    made = result_of(upsampling(given, count, fit=fit, seed=seed, batch=batch)).made
-    before = given.provenance if isinstance(given, Episodes) else {}
-    return episodes_of(made, provenance={"made of": dict(before), "count": count, "seed": seed})
+    """`count` made transitions as episodes of one step each; see `upsampling` and `Made.episodes`.
+
+    They keep the provenance of what they were made of, with `made`: how many of how many, and by which seed.
+    """
+    return result_of(upsampling(given, count, fit=fit, seed=seed, batch=batch)).episodes
 
 
 def upsampling(
@@ -84,4 +97,7 @@ def upsampling(
         yield Stage("make transitions", done, count)
         parts.append(model.sample(min(batch, count - done), rng=rng))
     yield Stage("make transitions", count, count)
-    return Made(transitions, model, {key: torch.cat([part[key] for part in parts]) for key in parts[0]})
+    made = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    before = dict(given.provenance) if isinstance(given, Episodes) else {}
+    provenance = before | {"made": {"transitions": count, "of": len(transitions["action"]), "seed": seed}}
+    return Made(transitions, model, progress.metrics["loss"], made, provenance)
