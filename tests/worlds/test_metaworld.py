@@ -172,6 +172,17 @@ def test_success_ends_the_episode_only_where_asked(drawer):
     assert steps == expert_run(drawer, 0)
 
 
+def test_a_sparse_task_pays_one_at_success_and_ends_there(drawer):
+    env = MetaWorldTask("drawer-open-v3", horizon=120, sparse=True)
+    expert = MetaWorldExpert(env)
+    observation, _ = env.reset(seed=0)
+    rewards, terminated = [], False
+    while not terminated:
+        observation, reward, terminated, _, _ = env.step(expert.act(observation))
+        rewards.append(reward)
+    assert rewards == [0.0] * (expert_run(drawer, 0) - 1) + [1.0]
+
+
 def test_a_misspelt_task_is_answered_with_the_nearest():
     assert len(task_names()) == 50
     with pytest.raises(UnknownNameError, match="drawer-open-v3"):

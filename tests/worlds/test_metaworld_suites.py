@@ -20,12 +20,13 @@ from policysmith.worlds.metaworld_suites import (
     MT10,
     MT25,
     MT50,
-    Feedback,
     Suite,
     custom_suite,
     draw_tasks,
     make_suite,
+    multi_task_suite,
 )
+from policysmith.worlds.trials import Feedback
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (10, 4)).astype(np.float32)
 

@@ -49,7 +49,8 @@ class MetaWorldTask(gymnasium.Env):
     protocol counts an episode as solved if any step was.
 
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
-    With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
+    `sparse` pays nothing but that success: the reward is 1.0 where the task is solved, which ends the episode,
+    and 0.0 at every other step, whatever the version. With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
     corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked for.
     `picture` draws what a policy sees, without any render mode; `proprioception` are the dimensions of the
     observation that remain to it then.
@@ -65,6 +66,7 @@ class MetaWorldTask(gymnasium.Env):
         horizon: int = 500,
         goal_visible: bool = True,
         terminate_on_success: bool = False,
+        sparse: bool = False,
         reward_version: RewardVersion = "v2",
         render_mode: str | None = None,
         camera: str = "corner2",
@@ -83,7 +85,8 @@ class MetaWorldTask(gymnasium.Env):
         self.task = task
         self.goal_visible = goal_visible
         self.reward_version = reward_version
-        self.terminate_on_success = terminate_on_success
+        self.sparse = sparse
+        self.terminate_on_success = terminate_on_success or sparse
         self.render_mode = render_mode
         space = self._simulator.sawyer_observation_space
         self._low, self._high = space.low, space.high
@@ -147,6 +150,8 @@ class MetaWorldTask(gymnasium.Env):
         command = check_action(action, size=4)
         observation, reward, _, truncated, details = self._simulator.step(command)
         info = {name: float(value) for name, value in details.items()}
+        if self.sparse:
+            reward = info["success"]
         terminated = self.terminate_on_success and info["success"] > 0
         self._over = truncated or terminated
         return self._bounded(observation), float(reward), terminated, bool(truncated and not terminated), info

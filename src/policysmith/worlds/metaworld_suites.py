@@ -26,6 +26,7 @@ from jaxtyping import Float
 
 from policysmith.common.errors import DataError, SettingError, UnknownNameError
 from policysmith.worlds.metaworld import MetaWorldTask, RewardVersion, task_names
+from policysmith.worlds.trials import Feedback
 
 GOALS, TEST_GOALS = 50, 40
 """Goals drawn per task, and how many of a test task's the meta-learning protocol plays."""
@@ -228,6 +229,24 @@ def custom_suite(
     return Suite("custom", tuple(train), tuple(test), False, seed, goals, horizon, reward_version)
 
 
+def multi_task_suite(
+    tasks: Sequence[str],
+    seed: int = 0,
+    *,
+    goals: int = GOALS,
+    horizon: int = 500,
+    reward_version: RewardVersion = "v2",
+) -> Suite:
+    """A multi-task suite of chosen tasks, which shows the goals and tests on those of training.
+
+    Raises `SettingError` for no tasks or one named twice, `UnknownNameError` for one that there is not.
+    """
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise SettingError(f"the tasks {list(tasks)}", expected="at least one task, each named once")
+    _check_names(tasks)
+    return Suite("custom", tuple(tasks), tuple(tasks), True, seed, goals, horizon, reward_version)
+
+
 def draw_tasks(names: Sequence[str], *, seed: int, goals: int = GOALS) -> tuple[SuiteTask, ...]:
     """`goals` distinct placements for each task, drawn task after task as the package draws them.
 
@@ -296,32 +315,6 @@ class OneHot(gymnasium.ObservationWrapper):
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """The observation and the task's number."""
         return np.concatenate([observation, self._one_hot])
-
-
-class Feedback(gymnasium.Wrapper):
-    """The observation with the last action, its reward over ten, and whether it ended the episode behind it.
-
-    What a policy needs that learns within its memory; zeros at the start of every episode.
-    Source: Duan et al. 2016 (RL2), section 2.2, in the form of Meta-World's package.
-    """
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        super().__init__(env)
-        space: Box = env.observation_space  # type: ignore[assignment]
-        added = np.full(FEEDBACK, np.inf, np.float32)
-        self.observation_space = Box(np.concatenate([space.low, -added]), np.concatenate([space.high, added]))
-
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; nothing has been done in it yet."""
-        observation, info = self.env.reset(**kwargs)
-        return np.concatenate([observation, np.zeros(FEEDBACK, np.float32)]), info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One step, with what it was and led to behind the observation."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        led_to = [*action, float(reward) / 10, float(terminated or truncated)]
-        seen = np.concatenate([observation, np.array(led_to, np.float32)])
-        return seen, float(reward), terminated, truncated, info
 
 
 def _check_names(names: Sequence[str]) -> None:
