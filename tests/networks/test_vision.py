@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from policysmith.common.errors import SettingError, ShapeError
 from policysmith.common.rng import seeded_initialisation
 from policysmith.common.saving import from_pretrained, save_pretrained
-from policysmith.networks.vision import PictureEncoder, SpatialSoftmax, centre_crop, random_crop
+from policysmith.networks.vision import PictureEncoder, SpatialSoftmax, centre_crop, random_crop, random_shift
 
 torch.set_num_threads(1)
 
@@ -45,6 +45,33 @@ def test_a_random_crop_is_a_window_of_the_picture_alike_at_all_times_of_a_row():
     corner = cropped[:, :1, :1, :1, :1].int()
     window = 16 * torch.arange(4)[:, None] + torch.arange(5)
     assert torch.equal(cropped.int(), (corner + window[None, None, :, :, None]).expand(20, 2, 4, 5, 3))
+
+
+def test_a_shift_is_a_padded_picture_cropped_back():
+    pictures = noise(40, 2, 6, 8, 3)
+    shifted = random_shift(pictures, pad=2, rng=rng())
+    flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).float()
+    padded = torch.nn.functional.pad(flat, (2, 2, 2, 2), mode="replicate").permute(0, 2, 3, 1)
+    padded = padded.to(torch.uint8).unflatten(0, (40, 2))
+    found = set()
+    for row in range(40):
+        places = [
+            (dy, dx)
+            for dy in range(5)
+            for dx in range(5)
+            if torch.equal(padded[row, :, dy : dy + 6, dx : dx + 8], shifted[row])
+        ]
+        assert len(places) == 1  # alike at both times
+        found |= set(places)
+    assert len(found) > 12
+
+
+def test_a_shift_by_nothing_changes_nothing_and_one_below_is_refused():
+    pictures = noise(3, 6, 8, 3)
+    assert torch.equal(random_shift(pictures, pad=0, rng=rng()), pictures)
+    assert torch.equal(random_shift(pictures, rng=rng(1)), random_shift(pictures, rng=rng(1)))
+    with pytest.raises(SettingError, match="-1 pixels"):
+        random_shift(pictures, pad=-1, rng=rng())
 
 
 def test_random_crops_reach_every_place_and_differ_between_rows():

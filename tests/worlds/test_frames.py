@@ -1,4 +1,4 @@
-"""Relative frames: what is seen does not depend on where the robot stands, and actions go where they point."""
+"""Relative frames: what is seen does not hang on where the robot stands; actions go where the tool points."""
 
 import gymnasium
 import numpy as np

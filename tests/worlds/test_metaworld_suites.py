@@ -111,6 +111,19 @@ def test_the_fifty_goals_of_a_task_are_distinct_and_lie_in_its_box(task):
     assert all(box.contains(placement) for placement in found.placements)
 
 
+def test_a_multi_task_suite_of_chosen_tasks_shows_their_goals():
+    suite = multi_task_suite(["reach-v3", "drawer-close-v3"], goals=2, horizon=5)
+    env = suite.environment("drawer-close-v3", one_hot=True)
+    seen, _ = env.reset(options={"goal": 0})
+    assert seen.shape == (41,)
+    assert seen[36:39].any()
+    assert suite.test is suite.train
+    with pytest.raises(SettingError, match="named once"):
+        multi_task_suite(["reach-v3", "reach-v3"])
+    with pytest.raises(UnknownNameError, match="reach-v3"):
+        multi_task_suite(["reech-v3"])
+
+
 def test_a_multi_task_suite_tests_on_its_training_goals(reach):
     assert reach.test is reach.train
 

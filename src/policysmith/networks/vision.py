@@ -12,7 +12,7 @@ Pictures are uint8 [..., height, width, 3] until they are encoded. That layout i
 convolves fastest, so permuting the axes is all that is done to it.
 
 Sources: Levine et al. 2016, section 5.1 (spatial softmax); Mandlekar et al. 2021 and Chi et al. 2023 (random
-crops in training, GroupNorm).
+crops in training, GroupNorm); Yarats et al. 2021 (random shifts).
 """
 
 from __future__ import annotations
@@ -45,6 +45,28 @@ def random_crop(
             for picture, top, left in zip(pictures, *(place.tolist() for place in places), strict=True)
         ]
     )
+
+
+def random_shift(
+    pictures: UInt8[Tensor, "row *time height width 3"], *, pad: int = 4, rng: torch.Generator
+) -> UInt8[Tensor, "row *time height width 3"]:
+    """Each row's pictures moved by up to `pad` pixels either way, drawn from `rng`, alike at all its times.
+
+    What moves in is the edge repeated. Source: Yarats et al. 2021 (DrQ), section 3.1.
+    """
+    if pad < 0:
+        raise SettingError(f"shifts of up to {pad} pixels", expected="0 or more")
+    # Padding and cropping back at an offset is reading at shifted places, held within the picture.
+    read = []
+    for side in pictures.shape[-3:-1]:
+        offset = torch.randint(-pad, pad + 1, (len(pictures), 1), generator=rng, device=rng.device)
+        read.append((torch.arange(side) + offset.to(pictures.device)).clamp(0, side - 1))
+    row = torch.arange(len(pictures))[:, None, None]
+    y, x = read[0][:, :, None], read[1][:, None, :]
+    if pictures.dim() == 4:
+        return pictures[row, y, x]
+    moved = pictures.flatten(1, -4).movedim(1, -2)  # times behind the places, beside the colours
+    return moved[row, y, x].movedim(-2, 1).unflatten(1, pictures.shape[1:-3])
 
 
 def centre_crop(

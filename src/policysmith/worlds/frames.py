@@ -89,7 +89,7 @@ class RelativeFrame(gymnasium.Wrapper):
         return np.clip(np.concatenate([twist, action[TWIST:]]), self._low, self._high).astype(np.float32)
 
     def to_tool(self, sent: np.ndarray) -> np.ndarray:
-        """What would have to be chosen now for `sent` to be sent: for the actions of a person or an expert."""
+        """What would have to be chosen now for `sent` to be sent, such as what a person did."""
         matrix = adjoint(self._now, convention=self._convention)
         return np.concatenate([np.linalg.solve(matrix, sent[:TWIST]), sent[TWIST:]]).astype(np.float32)
 

@@ -49,9 +49,10 @@ class MetaWorldTask(gymnasium.Env):
     protocol counts an episode as solved if any step was.
 
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
-    `sparse` pays nothing but that success: the reward is 1.0 where the task is solved, which ends the episode,
-    and 0.0 at every other step, whatever the version. With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
-    corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked for.
+    `sparse` pays for nothing else: 1.0 at the step that solves the task and so ends the episode, 0.0 at every
+    other. With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the
+    model: corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked
+    for.
     `picture` draws what a policy sees, without any render mode; `proprioception` are the dimensions of the
     observation that remain to it then.
     """

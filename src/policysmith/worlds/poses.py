@@ -21,8 +21,8 @@ from scipy.spatial.transform import Rotation
 from policysmith.common.errors import DataError, SettingError, ShapeError
 
 Convention = Literal["textbook", "authors", "axes"]
-"""Where [p]x R stands in the adjoint: `textbook` at the upper right, `authors` at the lower left (SERL's code),
-`axes` nowhere: only the axes change, which is what a controller of the tool's own velocity expects."""
+"""Where [p]x R stands in the adjoint: `textbook` at the upper right, `authors` at the lower left (as in the
+code of SERL), `axes` nowhere: only axes change, as a controller of the tool's own velocity expects."""
 
 POSE, TWIST = 7, 6
 
