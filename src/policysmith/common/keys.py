@@ -21,6 +21,11 @@ KEYS: dict[str, str] = {
     "truncated": "[row] bool  the episode was cut (a time limit): the value goes on",
     "success": "[row] bool  the environment's own flag of success at this step",
     "weight": "[row] or [row, time]  what a row or token counts in an average; those of a batch sum to 1",
+    # classification
+    "label": "[row]  what a classifier is to say, from 0 (failure) to 1 (success)",
+    "partner": "[row] int  the row of the batch that a row is mixed with",
+    "mix": "[row]  the share of the row itself in that mixture",
+    "interpolate": "[row]  where between two rows a gradient is looked at, from 0 to 1",
     # diffusion
     "noise": "[row, time, action]  the Gaussian noise mixed into the clean actions",
     "noise_level": "[row, time] int  the level of each position: -1 clean, N-1 pure noise",

@@ -1,0 +1,160 @@
+"""Training a classifier of success: once from examples, or beside the policy whose frames are its failures.
+
+`success_learner` minimises the cross-entropy of equal halves of success and failure. `vice_learner` also
+smooths the labels, mixes inputs, and holds the gradient of its logit near length one:
+
+    L = cross-entropy of mixed features under mixed labels + 10 (|d logit / d features| - 1)^2
+
+Whatever is random about a batch (mixing shares, partners, interpolates, shifts of pictures) is drawn where
+the batch is made and is part of it.
+
+Source: Luo et al. 2024 (SERL), section IV-B and its agents/continuous/vice.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from tensordict import TensorDict
+from torch import Tensor
+
+from policysmith.common.errors import DataError, SettingError
+from policysmith.common.observations import GOAL, STATE, Observation
+from policysmith.common.rng import global_randomness
+from policysmith.networks.vision import random_shift
+from policysmith.objectives.classification import (
+    classification_loss,
+    gradient_penalty,
+    mixed,
+    smoothed_label,
+)
+from policysmith.rewards.classifier import SuccessClassifier
+from policysmith.training.learner import Learner
+
+SMOOTHING, PENALTY = 0.2, 10.0
+"""Of the labels, and how much the gradient penalty counts; SERL's values."""
+
+
+def shifted(observation: Observation, *, pad: int = 4, rng: torch.Generator) -> Observation:
+    """The observation with every picture of it moved at random, each row and camera on its own."""
+    if isinstance(observation, Tensor):
+        return observation
+    moved = {
+        name: part if name in (STATE, GOAL) else random_shift(part, pad=pad, rng=rng)
+        for name, part in observation.items()
+    }
+    return TensorDict(moved, batch_size=observation.batch_size)
+
+
+def success_batch(
+    success: Observation, failure: Observation, *, rows: int, pad: int = 4, rng: torch.Generator
+) -> dict[str, Any]:
+    """`rows` rows, half drawn from each, with `label` 1 or 0; pictures shifted.
+
+    Raises `DataError` where there is nothing to draw from.
+    """
+    for name, frames in (("success", success), ("failure", failure)):
+        if len(frames) == 0:
+            raise DataError(f"there are no frames of {name}", expected="at least one of either")
+    half = rows // 2
+    chosen = [
+        frames[torch.randint(len(frames), (count,), generator=rng)]
+        for frames, count in ((success, half), (failure, rows - half))
+    ]
+    observation: Any = torch.cat(chosen)  # type: ignore[arg-type]
+    label = torch.cat([torch.ones(half), torch.zeros(rows - half)])
+    return {"observation": shifted(observation, pad=pad, rng=rng), "label": label}
+
+
+def success_loss(classifier: SuccessClassifier, batch: Any) -> tuple[Float[Tensor, "row"], dict[str, Tensor]]:
+    """Cross-entropy per row, and whether the row is judged rightly."""
+    logit, label = classifier.logit(batch["observation"]), batch["label"]
+    right = ((logit >= 0) == (label > 0.5)).float()
+    return classification_loss(logit, label), {"accuracy": right}
+
+
+def success_learner(classifier: SuccessClassifier, *, learning_rate: float = 1e-4) -> Learner:
+    """Adam on the classifier's weights under `success_loss`."""
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate)
+    return Learner(classifier, success_loss, optimizer=optimizer)
+
+
+def fit_classifier(
+    classifier: SuccessClassifier,
+    success: Observation,
+    failure: Observation,
+    *,
+    steps: int = 100,
+    rows: int = 256,
+    learning_rate: float = 1e-4,
+    rng: torch.Generator,
+) -> dict[str, float]:
+    """Train in place on frames [row, ...] of success and of failure; returns the last batch's metrics.
+
+    The state is brought to a common scale first. Defaults are SERL's. The classifier is left in eval mode.
+    """
+    if classifier.state_size:
+        states = [f if isinstance(f, Tensor) else f[STATE] for f in (success, failure)]
+        classifier.fit_scale(torch.cat(states))
+    learner = success_learner(classifier, learning_rate=learning_rate)
+    metrics: dict[str, float] = {}
+    with global_randomness(rng):  # of the dropout
+        for _ in range(steps):
+            metrics = learner.step(_rows(success_batch(success, failure, rows=rows, rng=rng)))
+    classifier.eval()
+    return metrics
+
+
+def vice_batch(
+    goal: Observation, seen: Observation, *, rows: int, pad: int = 4, rng: torch.Generator
+) -> dict[str, Any]:
+    """Half goal frames, half frames that the policy saw, and all of them once more with pictures shifted.
+
+    Beside `observation` and the smoothed `label` [row] there are `partner` [row] (indices into the rows), the
+    share of mixup `mix` [row], one for all rows drawn from Beta(1, 1), and `interpolate` [row], where between
+    a row and one of the other class the gradient is looked at. `rows`, an even number, is the size without
+    the copies.
+    """
+    if rows < 2 or rows % 2:
+        raise SettingError(f"a batch of {rows} rows for the classifier", expected="an even number")
+    plain = success_batch(goal, seen, rows=rows, pad=0, rng=rng)
+    copies = shifted(plain["observation"], pad=pad, rng=rng)
+    observation: Any = torch.cat([plain["observation"], copies])  # type: ignore[list-item]
+    count = 2 * rows
+    return {
+        "observation": observation,
+        "label": smoothed_label(plain["label"].repeat(2), SMOOTHING),
+        "partner": torch.randperm(count, generator=rng),
+        "mix": torch.rand(1, generator=rng).expand(count).clone(),  # Beta(1, 1) is uniform
+        "interpolate": torch.rand(count, generator=rng),
+    }
+
+
+def vice_loss(classifier: SuccessClassifier, batch: Any) -> tuple[Float[Tensor, "row"], dict[str, Tensor]]:
+    """Cross-entropy of the mixed features, and ten times the gradient penalty at interpolates of the classes.
+
+    Rows depend on each other through `partner`, so that a batch must not be cut.
+    """
+    features = classifier.features(batch["observation"])
+    label, share = batch["label"], batch["mix"]
+    logit = classifier.of_features(mixed(features, features[batch["partner"]], share))
+    loss = classification_loss(logit, mixed(label, label[batch["partner"]], share))
+    # Rows come as (success, failure, success, failure): half a half on is a row of the other class.
+    other = features.roll(len(features) // 4, dims=0)
+    point = mixed(features, other, batch["interpolate"])
+    if not point.requires_grad:
+        point.requires_grad_()
+    penalty = gradient_penalty(classifier.of_features(point), point)
+    return loss + PENALTY * penalty, {"cross_entropy": loss, "gradient_penalty": penalty}
+
+
+def vice_learner(classifier: SuccessClassifier, *, learning_rate: float = 3e-4) -> Learner:
+    """Adam on the classifier's weights under `vice_loss`."""
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate)
+    return Learner(classifier, vice_loss, optimizer=optimizer)
+
+
+def _rows(batch: dict[str, Any]) -> TensorDict:
+    return TensorDict(batch, batch_size=[len(batch["label"])])
