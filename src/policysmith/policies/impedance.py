@@ -34,8 +34,9 @@ def impedance_force(
     another (N/m, N s/m, m; Nm/rad... for rotations). Raises `SettingError` for negative ones.
     """
     named = {"stiffness": stiffness, "damping": damping, "largest_error": largest_error}
-    for name, value in named.items():
-        if not (np.asarray(value) >= 0).all():
-            raise SettingError(f"{name} is {np.asarray(value).tolist()}", expected="0 or more")
-    clipped = np.clip(error, -np.asarray(largest_error), np.asarray(largest_error))
-    return np.asarray(stiffness) * clipped + np.asarray(damping) * error_rate + feedforward + coriolis
+    spring, damper, most = (np.asarray(value, float) for value in named.values())
+    for name, value in zip(named, (spring, damper, most), strict=True):
+        if not (value >= 0).all():
+            raise SettingError(f"{name} is {value.tolist()}", expected="0 or more")
+    further = np.asarray(feedforward, float) + np.asarray(coriolis, float)
+    return spring * np.clip(error, -most, most) + damper * error_rate + further

@@ -42,7 +42,7 @@ def shifted(observation: Observation, *, pad: int = 4, rng: torch.Generator) -> 
     if isinstance(observation, Tensor):
         return observation
     moved = {
-        name: part if name in (STATE, GOAL) else random_shift(part, pad=pad, rng=rng)
+        name: part if name in (STATE, GOAL) else random_shift(part, pad=pad, rng=rng)  # type: ignore[arg-type]
         for name, part in observation.items()
     }
     return TensorDict(moved, batch_size=observation.batch_size)
