@@ -183,6 +183,19 @@ def test_a_sparse_task_pays_one_at_success_and_ends_there(drawer):
     assert rewards == [0.0] * (expert_run(drawer, 0) - 1) + [1.0]
 
 
+def test_an_action_that_is_held_is_the_same_action_again_and_again(push):
+    held = MetaWorldTask("push-v3", hold=4, horizon=10)
+    push.reset(seed=3)
+    held.reset(seed=3)
+    for action in ACTIONS[:2]:
+        steps = [push.step(action) for _ in range(4)]
+        seen, reward, _, truncated, _ = held.step(action)
+        assert np.array_equal(seen, steps[-1][0])
+        assert reward == sum(step[1] for step in steps)
+        assert not truncated
+    assert held.step(ACTIONS[2])[3]  # the horizon counts the simulator's steps: two more were left
+
+
 def test_a_misspelt_task_is_answered_with_the_nearest():
     assert len(task_names()) == 50
     with pytest.raises(UnknownNameError, match="drawer-open-v3"):

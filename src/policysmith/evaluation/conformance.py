@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -47,10 +48,17 @@ ENVIRONMENT = "point-reach"
 """The small world in which systems that act are tried."""
 
 
-def check_system(name: str, folder: Path, *, inputs: tuple[Any, ...] | None = None) -> None:
+def check_system(
+    name: str,
+    folder: Path,
+    *,
+    inputs: tuple[Any, ...] | None = None,
+    make: Callable[[], gymnasium.Env] | None = None,
+) -> None:
     """Raise `AssertionError` saying what the system called `name` does not keep; writes into `folder`.
 
-    `inputs` are what its entry is called with; small standard ones by default, for what it takes.
+    `inputs` are what its entry is called with; small standard ones by default, for what it takes. `make`
+    makes the environment that a trained policy is tried in, where it is not the standard one.
     """
     system = find_system(name)
     module = system.load()
@@ -60,7 +68,7 @@ def check_system(name: str, folder: Path, *, inputs: tuple[Any, ...] | None = No
     check_presets(module)
     inputs = standard_inputs(system.takes, folder) if inputs is None else inputs
     if entry == "train":
-        check_training(module, inputs, folder)
+        check_training(module, inputs, folder, make)
     else:
         check_findings(getattr(module, entry), inputs, module.PRESETS["tiny"])
 
@@ -79,7 +87,12 @@ def check_presets(module: ModuleType) -> None:
     assert presets["paper"] == type(presets["paper"])(), "`paper` is what the settings default to"
 
 
-def check_training(module: Any, inputs: tuple[Any, ...], folder: Path) -> None:
+def check_training(
+    module: Any,
+    inputs: tuple[Any, ...],
+    folder: Path,
+    make: Callable[[], gymnasium.Env] | None = None,
+) -> None:
     """Three steps, to disk and back, the same numbers; the policy saved, loaded, the same episodes."""
     settings = module.PRESETS["tiny"]
     assert settings.steps >= 6, "the `tiny` preset takes six steps or more"
@@ -96,7 +109,8 @@ def check_training(module: Any, inputs: tuple[Any, ...], folder: Path) -> None:
 
     policy = resumed[-1].state.policy()
     policy.save_pretrained(folder / "policy")
-    assert _plays(policy) == _plays(load_policy(folder / "policy")), "a saved policy plays the same episodes"
+    played, again = (_plays(one, make) for one in (policy, load_policy(folder / "policy")))
+    assert played == again, "a saved policy plays the same episodes"
 
 
 def check_findings(entry: Callable[..., Any], inputs: tuple[Any, ...], settings: Any) -> None:
@@ -142,14 +156,15 @@ def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
     return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)
 
 
-def _plays(policy: Policy | LanguagePolicy) -> list[Any]:
+def _plays(policy: Policy | LanguagePolicy, make: Callable[[], gymnasium.Env] | None = None) -> list[Any]:
     if isinstance(policy, LanguagePolicy):
         said = answer(
             policy, from_rows([{"prompt": "1+1="}]), lambda *_: 0.0, sampling=Sampling(limit=8), copies=4
         )
         return [*said.texts, said.entropy]
-    goal = bool(policy.goal_size)
-    make = partial(registry.make, ENVIRONMENT, goal=goal, pictures=policy.pictures)
+    if make is None:
+        goal = bool(policy.goal_size)
+        make = partial(registry.make, ENVIRONMENT, goal=goal, pictures=policy.pictures)
     rollouts = roll_out(policy, make, seeds=[0, 1], seed=0, limit=10)
     assert np.isfinite(rollouts.returns).all(), "returns are finite"
     return [*rollouts.returns.tolist(), *rollouts.lengths.tolist(), *rollouts.network_calls.tolist()]

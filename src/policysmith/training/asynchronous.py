@@ -7,8 +7,8 @@
 A robot does not wait for an optimiser: it acts at its own rate with what was published last, and the learner
 trains as often as it can on what has come in. The environment may live in a process of its own (see
 `experience.environments`): PyTorch and the simulator then share no lock, and a simulator that dies is started
-again while the learner goes on. Which weights a step was played with depends on the clock: such a run resumes,
-and does not repeat the same numbers.
+again while the learner goes on. Which weights a step was played with depends on the clock: such a run
+resumes, and does not repeat the same numbers.
 
 Source: Luo et al. 2024 (SERL), section IV-D.
 """
@@ -27,7 +27,9 @@ from torch import nn
 from policysmith.common.errors import SettingError, StaleError
 from policysmith.experience.interaction import Interaction
 
-INEXACT = "acting and learning went on at the same time: what was played with which weights depends on the clock"
+INEXACT = (
+    "acting and learning went on at the same time: what was played with which weights depends on the clock"
+)
 
 Play = Callable[[Any], Any]
 """From the policy of the moment to what one step of all environments gave, whatever the learner stores."""

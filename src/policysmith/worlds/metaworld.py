@@ -50,9 +50,11 @@ class MetaWorldTask(gymnasium.Env):
 
     Episodes are truncated after `horizon` steps, and with `terminate_on_success` end at the first success.
     `sparse` pays for nothing else: 1.0 at the step that solves the task and so ends the episode, 0.0 at every
-    other. With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the
-    model: corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked
-    for.
+    other. An action is held for `hold` of the simulator's steps, 80 of which are a second, and is paid their
+    sum; the horizon counts the simulator's steps.
+
+    With `render_mode="rgb_array"`, `render` draws `height` x `width` pixels from `camera` (of the model:
+    corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV), with `shadows` where asked for.
     `picture` draws what a policy sees, without any render mode; `proprioception` are the dimensions of the
     observation that remain to it then.
     """
@@ -68,6 +70,7 @@ class MetaWorldTask(gymnasium.Env):
         goal_visible: bool = True,
         terminate_on_success: bool = False,
         sparse: bool = False,
+        hold: int = 1,
         reward_version: RewardVersion = "v2",
         render_mode: str | None = None,
         camera: str = "corner2",
@@ -75,8 +78,9 @@ class MetaWorldTask(gymnasium.Env):
         height: int = 256,
         shadows: bool = False,
     ) -> None:
-        if horizon < 1:
-            raise SettingError(f"a horizon of {horizon} steps", expected="at least 1")
+        for name, count in (("horizon", horizon), ("hold", hold)):
+            if count < 1:
+                raise SettingError(f"a {name} of {count} steps", expected="at least 1")
         if reward_version not in get_args(RewardVersion):
             raise SettingError(f"the reward version '{reward_version}'", expected="v2 or v1")
         self._mujoco = require("mujoco", extra="metaworld")
@@ -86,7 +90,7 @@ class MetaWorldTask(gymnasium.Env):
         self.task = task
         self.goal_visible = goal_visible
         self.reward_version = reward_version
-        self.sparse = sparse
+        self.sparse, self.hold = sparse, hold
         self.terminate_on_success = terminate_on_success or sparse
         self.render_mode = render_mode
         space = self._simulator.sawyer_observation_space
@@ -145,17 +149,24 @@ class MetaWorldTask(gymnasium.Env):
         return self.placement
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
-        """Simulate five MuJoCo steps under `action`; every number in `info` is a float."""
+        """Simulate five MuJoCo steps under `action`, `hold` times; every number in `info` is a float.
+
+        `info` is that of the last of them, but for `success`, which is 1.0 where any of them had it.
+        """
         if self._over:
             raise ResetNeeded("the episode is over, or none has begun: call reset() before step()")
         command = check_action(action, size=4)
-        observation, reward, _, truncated, details = self._simulator.step(command)
-        info = {name: float(value) for name, value in details.items()}
-        if self.sparse:
-            reward = info["success"]
-        terminated = self.terminate_on_success and info["success"] > 0
+        paid, success = 0.0, 0.0
+        for _ in range(self.hold):
+            observation, reward, _, truncated, details = self._simulator.step(command)
+            success = max(success, float(details["success"]))
+            paid += float(details["success"] if self.sparse else reward)
+            terminated = self.terminate_on_success and success > 0
+            if truncated or terminated:
+                break
         self._over = truncated or terminated
-        return self._bounded(observation), float(reward), terminated, bool(truncated and not terminated), info
+        info = {name: float(value) for name, value in details.items()} | {"success": success}
+        return self._bounded(observation), paid, terminated, bool(truncated and not terminated), info
 
     def render(self) -> np.ndarray | None:
         """The scene from the camera, uint8 [height, width, 3]; None without `render_mode="rgb_array"`."""
