@@ -34,15 +34,16 @@ class Hidden(gymnasium.Env):
 def test_a_policy_learns_to_look_first_and_to_use_what_it_saw():
     config = Config(
         episodes=3,
-        environment_steps=7680,
-        environments=16,
-        rollout_steps=24,
-        epochs=4,
-        minibatches=4,
+        environment_steps=12_288,
+        environments=32,
+        rollout_steps=6,
+        epochs=8,
+        minibatches=1,
         memory_width=16,
         hidden=(16,),
-        learning_rate=5e-3,
-        gae_lambda=0.95,
+        learning_rate=1e-2,
+        discount=0.9,
+        gae_lambda=0.9,
         normalise_rewards=True,
     )
     policy = finish(train(Hidden, config=config, seed=0)).policy()
