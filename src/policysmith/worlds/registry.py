@@ -9,6 +9,7 @@
     make("mo_gymnasium:deep-sea-treasure-concave-v0")         several objectives: the reward is a vector
     make("point-effort")
     make("metaworld/drawer-open-v3", pictures={"corner3": (64, 64)})        seen through a camera
+    make("minatar/breakout")                                  the small arcade games, planes as one vector
 
 A policy sees one vector where the task has a state: dictionaries of vectors are flattened. Pictures, and a
 goal where it is asked for, are parts of their own (see `parts`, and `cameras` for environments without any).
@@ -30,10 +31,12 @@ from policysmith.common.errors import MissingExtraError, SettingError, UnknownNa
 from policysmith.common.extras import require
 from policysmith.common.observations import is_picture, parts_of
 from policysmith.worlds.cameras import CAMERA, SeesWhole, WithCameras, cameras_of
+from policysmith.worlds.minatar import GAMES
 from policysmith.worlds.parts import as_policies_see, with_vector_actions
 from policysmith.worlds.rendering import OwnContext, configure, mujoco_renderer
 
 METAWORLD = "metaworld/"
+MINATAR = "minatar/"
 POINT_REACH = "point-reach"
 POINT_OBSTACLE = "point-obstacle"
 POINT_EFFORT = "point-effort"
@@ -137,6 +140,8 @@ def known_names() -> list[str]:
         from policysmith.worlds.metaworld import task_names
 
         names += [METAWORLD + task for task in task_names()]
+    if importlib.util.find_spec("minatar") is not None:
+        names += [MINATAR + game for game in GAMES]
     if importlib.util.find_spec("gymnasium_robotics") is not None:
         # Its names enter Gymnasium's registry when it is imported.
         importlib.import_module("gymnasium_robotics")
@@ -198,6 +203,16 @@ def _make(name: str, **kwargs: Any) -> gymnasium.Env:
             name,
             entry_point="policysmith.worlds.metaworld:MetaWorldTask",
             kwargs={"task": name.removeprefix(METAWORLD)},
+            disable_env_checker=True,
+        )
+    elif name.startswith(MINATAR):
+        game = name.removeprefix(MINATAR).replace("_", "-")
+        if game not in GAMES:
+            raise _unknown(name)
+        spec = EnvSpec(
+            name,
+            entry_point="policysmith.worlds.minatar:MinAtarGame",
+            kwargs={"game": game},
             disable_env_checker=True,
         )
     elif ":" in name:
