@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 
 import numpy as np
 import pytest
 
 from policysmith.common.errors import SettingError, UnknownNameError
+from policysmith.common.spaces import planes_of
+from policysmith.policies.actors import body_for
 from policysmith.worlds.minatar import GAMES, MinAtarGame
 from policysmith.worlds.registry import make
 
@@ -54,12 +57,21 @@ def test_without_a_seed_episodes_differ_and_their_order_is_determined_by_the_las
 def test_an_observation_is_the_games_planes_row_by_row():
     env = MinAtarGame(game="breakout")
     seen, _ = env.reset(seed=0)
-    assert env.planes == (10, 10, 4)
+    assert planes_of(env.observation_space) == (10, 10, 4)
     assert seen.dtype == np.float32
     assert env.observation_space.contains(seen)
-    planes = seen.reshape(env.planes)
+    planes = seen.reshape(10, 10, 4)
     assert np.argwhere(planes[..., 0]).tolist() == [[9, 4]]  # the paddle
     assert planes[1:4, :, 3].all()  # the bricks
+
+
+@needs_minatar
+def test_a_body_for_the_game_begins_with_convolutions_and_the_space_survives_a_pipe():
+    space = make("minatar/breakout").observation_space
+    assert body_for(space).convolutions is not None
+    assert planes_of(pickle.loads(pickle.dumps(space))) == (10, 10, 4)
+    assert planes_of(make("CartPole-v1").observation_space) == ()
+    assert body_for(make("CartPole-v1").observation_space).convolutions is None
 
 
 @needs_minatar

@@ -1,4 +1,4 @@
-"""Action spaces as plain data: what a policy acts in, saved with it.
+"""Action spaces as plain data: what a policy acts in, saved with it; and vectors that hold planes.
 
 Gymnasium's many action spaces are two to a policy: *continuous*, a vector within limits, and *discrete*, a
 vector of whole numbers, each one of several choices. `Discrete` is one such number, `MultiDiscrete` several,
@@ -7,6 +7,7 @@ vector of whole numbers, each one of several choices. `Discrete` is one such num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +87,20 @@ class ActionSpace:
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {"kind": self.kind, "low": self.low, "high": self.high, "choices": self.choices}
+
+
+class Planes(Box):
+    """Observations that are a vector to whoever wants one and planes to whoever can read them.
+
+    A float32 vector between `low` and `high`, the numbers of [height, width, plane] (the attribute `planes`)
+    one after the other. Bodies that are made for such a space begin with convolutions.
+    """
+
+    def __init__(self, low: float, high: float, planes: Sequence[int]) -> None:
+        super().__init__(low, high, (int(np.prod(planes)),), np.float32)
+        self.planes = tuple(int(size) for size in planes)
+
+
+def planes_of(space: gymnasium.Space | None) -> tuple[int, ...]:
+    """The shape [height, width, plane] that a space's vectors hold; () where it does not say."""
+    return tuple(getattr(space, "planes", ()))

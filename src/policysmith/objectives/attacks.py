@@ -1,9 +1,11 @@
 """States moved against a decision-maker: as little as possible, or as harmfully as a bound allows.
 
 Every attack is a function of scores (see `decisions`) and states [row, *shape] that returns states of the
-same shape, between `low` and `high`; it moves against the greedy decision at the states given. Bounded attacks ask what a perturbation of a size can do (`gradient_sign`, `nesterov`, `projected_ascent`), minimal
-ones how near the next decision is (`deepfool`, `carlini_wagner`, `elastic_net`); a row whose decision a
-minimal attack cannot change comes back as it was. The attacks are those of the papers named, with scores of
+same shape, between `low` and `high`; it moves against the greedy decision at the states given.
+
+Bounded attacks ask what a perturbation of a size can do (`gradient_sign`, `nesterov`, `projected_ascent`),
+minimal ones how near the next decision is (`deepfool`, `carlini_wagner`, `elastic_net`); a row whose decision
+a minimal attack cannot change comes back as it was. The attacks are those of the papers named, with scores of
 actions in the place of scores of classes.
 """
 

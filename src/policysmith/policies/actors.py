@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from policysmith.common.errors import CapabilityError, ShapeError
 from policysmith.common.observations import ACTION_MASK, GOAL, STATE, Observation, is_picture, parts_of
 from policysmith.common.saving import saveable
-from policysmith.common.spaces import ActionSpace
+from policysmith.common.spaces import ActionSpace, planes_of
 from policysmith.networks.bodies import Body
 from policysmith.policies.heads import (
     CategoricalHead,
@@ -193,7 +193,10 @@ def actor_for(
 
 
 def body_for(space: gymnasium.Space, **settings: Any) -> Body:
-    """The body that reads an observation space as `worlds.registry.make` shows it."""
+    """The body that reads an observation space as `worlds.registry.make` shows it.
+
+    A vector that holds planes, by its space or by the setting `planes`, passes convolutions first.
+    """
     spaces = spaces_of(space)
     for name, part in spaces.items():
         if not isinstance(part, gymnasium.spaces.Box) or not (is_picture(part) or len(part.shape) == 1):
@@ -203,10 +206,12 @@ def body_for(space: gymnasium.Space, **settings: Any) -> Body:
                 cure="make the environment with policysmith.worlds.registry.make, which flattens the rest",
             )
     sizes = {name: part.shape[0] for name, part in spaces.items() if name in (STATE, GOAL)}
+    planes = settings.pop("planes", ()) or planes_of(spaces.get(STATE))
     pictures = {name: part.shape[:2] for name, part in spaces.items() if is_picture(part)}
     return Body(
         sizes.get(STATE, 0),
         goal_size=sizes.get(GOAL, 0),
+        planes=planes,
         cameras=tuple(pictures),
         sizes=tuple(pictures.values()),
         **settings,

@@ -2,7 +2,7 @@
 
 The package keeps a game's generator between episodes, its sticky action too, and shows planes of booleans.
 Here `reset(seed=s)` determines the episode, and an observation is one float vector, [10 x 10 x planes] row by
-row, whose shape is `planes`, so that a policy can read it as vector or as planes. Source: Young and Tian
+row, whose space says what planes it holds, so that a policy can read it as either. Source: Young and Tian
 2019, MinAtar (1903.03176).
 """
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 
 from policysmith.common.errors import SettingError, UnknownNameError
 from policysmith.common.extras import require
+from policysmith.common.spaces import Planes
 from policysmith.worlds.cameras import CAMERA
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space-invaders")
@@ -34,7 +35,7 @@ COLOURS = (
 class MinAtarGame(gymnasium.Env):
     """One of the games.
 
-    Observation: float32 [100 * planes], 0 or 1; `planes` is its shape (row, column, plane). Action: an index
+    Observation: float32 [100 * planes], 0 or 1, of a `Planes` space [row, column, plane]. Action: an index
     of `actions`, the moves that do something in this game (all six with `all_actions`). With probability
     `sticky` the last action is repeated instead; the games get harder over time where `ramping`. Episodes
     end as the game does, and after `horizon` steps as a truncation where one is given.
@@ -65,10 +66,9 @@ class MinAtarGame(gymnasium.Env):
             game.replace("-", "_"), sticky_action_prob=sticky, difficulty_ramping=ramping
         )
         self.actions: list[int] = list(range(6)) if all_actions else self._game.minimal_action_set()
-        self.planes: tuple[int, int, int] = (SIDE, SIDE, self._game.n_channels)
         self.horizon = horizon
         self.render_mode = render_mode
-        self.observation_space = Box(0.0, 1.0, (int(np.prod(self.planes)),), np.float32)
+        self.observation_space = Planes(0.0, 1.0, (SIDE, SIDE, self._game.n_channels))
         self.action_space = Discrete(len(self.actions))
 
     def reset(
