@@ -10,8 +10,8 @@ diffusion learner. Measured are
 - training: samples per second at batch 256, a step being noise, forward, loss, backward and optimiser;
 - sampling: milliseconds per network call within a whole denoising loop at batch 1, with the sampler's step.
 
-The sides are two processes that answer in turn (peer, ours, peer, ours...), so that what else the machine
-does falls on both. A ratio is taken per round; the median is printed with the smallest and the largest.
+The sides answer in turn, and a ratio is taken per round (see `peers.py`); the median is printed with the
+smallest and the largest.
 
 LeRobot lives in an environment of its own (`--peer-env`), made on the first run with the PyTorch version that
 Policysmith runs on. No image encoder takes part, so torchvision is stood in for where it is not installed.
@@ -19,40 +19,52 @@ Policysmith runs on. No image encoder takes part, so torchvision is stood in for
 
 from __future__ import annotations
 
-import argparse
 import importlib.abc
 import importlib.machinery
-import importlib.metadata
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import time
 import types
-import venv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-PEER = "lerobot==0.4.4"
-PEER_REQUIREMENTS = (
+from peers import (
+    Answer,
+    Peer,
+    Worker,
+    accept_peer,
+    answers_to,
+    arguments_of,
+    in_turn,
+    machine,
+    middle,
+    ratio,
+    tell,
+    versions,
+)
+
+PEER = Peer(
+    "lerobot",
+    "lerobot==0.4.4",
     # What importing LeRobot's diffusion policy needs; LeRobot itself is installed without its dependencies,
     # because it would replace PyTorch by an older version.
-    "accelerate==1.15.0",
-    "av<16",
-    "datasets==4.8.5",
-    "deepdiff<9",
-    "diffusers==0.35.2",
-    "draccus==0.10.0",
-    "einops==0.8.2",
-    "gymnasium<2",
-    "huggingface-hub==0.35.3",
-    "imageio<3",
-    "jsonlines<5",
-    "pyserial<4",
-    "termcolor<4",
+    beside=(
+        "accelerate==1.15.0",
+        "av<16",
+        "datasets==4.8.5",
+        "deepdiff<9",
+        "diffusers==0.35.2",
+        "draccus==0.10.0",
+        "einops==0.8.2",
+        "gymnasium<2",
+        "huggingface-hub==0.35.3",
+        "imageio<3",
+        "jsonlines<5",
+        "pyserial<4",
+        "termcolor<4",
+    ),
+    alone=True,
 )
 REPORTED = ("torch", "numpy", "lerobot", "diffusers", "policysmith", "tensordict")
 
@@ -138,7 +150,8 @@ def our_side(settings: Settings) -> Side:
     @torch.inference_mode()
     def draw() -> None:
         start = torch.randn(1, settings.horizon, settings.action_size, generator=rng)
-        sample(model.denoiser(batch["observation"][:1]), process, start, rng=rng)
+        condition = model.condition(batch["observation"][:1])
+        sample(model.network.bind(condition), process, start, rng=rng)
 
     return Side(train, draw, sum(p.numel() for p in network.parameters()), "AdamW, fused")
 
@@ -227,19 +240,10 @@ def stand_in_for_torchvision() -> None:
 
 
 def work(side: str, settings: Settings) -> None:
-    """Answer each line "train N" or "sample N" with the seconds that N repetitions took."""
-    import torch
-
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(0)
-    # What libraries print must not come between the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
+    """Answer each line "train N" or "sample N" with the seconds that one of N repetitions took."""
+    answers = answers_to(settings.threads)
     made = {"ours": our_side, "peer": peer_side}[side](settings)
-    about = {
-        "weights": made.weights,
-        "optimizer": made.optimizer,
-        "versions": {"python": platform.python_version(), **versions()},
-    }
+    about = {"weights": made.weights, "optimizer": made.optimizer, "versions": versions(REPORTED)}
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
         task, times = line.split()
@@ -247,153 +251,68 @@ def work(side: str, settings: Settings) -> None:
         start = time.perf_counter()
         for _ in range(int(times)):
             repeat()
-        print(json.dumps(time.perf_counter() - start), file=answers, flush=True)
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for name in REPORTED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-class Worker:
-    """A side in its process."""
-
-    def __init__(self, python: Path, side: str, settings: Settings) -> None:
-        # The peer must not see this environment's packages, nor ours the peer's.
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [str(python), __file__, "--worker", side, "--settings", json.dumps(asdict(settings))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": str(settings.threads)},
-        )
-        self.about = self.answer()
-
-    def answer(self):
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended early, with status {self.process.wait()}; see its output above")
-        return json.loads(line)
-
-    def seconds(self, task: str, times: int) -> float:
-        """Per repetition."""
-        assert self.process.stdin is not None
-        print(task, times, file=self.process.stdin, flush=True)
-        return self.answer() / times
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-# ---- the peer's environment -----------------------------------------------------------------------------
-
-
-def peer_python(folder: Path) -> Path:
-    """The interpreter of the peer's environment, which is made if it is not there or was made otherwise."""
-    torch = importlib.metadata.version("torch").partition("+")[0]
-    recipe = "\n".join([f"torch=={torch}", *PEER_REQUIREMENTS, PEER])
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    done = folder / "installed.txt"
-    if done.is_file() and done.read_text() == recipe:
-        return python
-    print(f"installing {PEER} into {folder} (once)", file=sys.stderr)
-    venv.create(folder, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    for arguments in ([f"torch=={torch}", *PEER_REQUIREMENTS], ["--no-deps", PEER]):
-        # pip's own words go where progress goes: standard output is for the result.
-        subprocess.run([*pip, *arguments], check=True, stdout=sys.stderr)
-    done.write_text(recipe)
-    return python
+        taken = (time.perf_counter() - start) / int(times)
+        print(json.dumps({"seconds": taken}), file=answers, flush=True)
 
 
 # ---- measuring ------------------------------------------------------------------------------------------
 
 
-def in_turn(
-    workers: dict[str, Worker], task: str, *, rounds: int, times: int, pause: float
-) -> dict[str, list[float]]:
-    """Seconds per repetition of each side, round by round, after one round that does not count."""
-    taken: dict[str, list[float]] = {side: [] for side in workers}
-    for round_number in range(-1, rounds):
-        for side, worker in workers.items():
-            # The other side's threads wait busily for a moment after their work.
-            time.sleep(pause)
-            seconds = worker.seconds(task, times)
-            if round_number >= 0:
-                taken[side].append(seconds)
-        if round_number >= 0:
-            shown = ", ".join(f"{side} {values[-1] * 1e3:.2f} ms" for side, values in taken.items())
-            print(f"{task}, round {round_number + 1} of {rounds}: {shown}", file=sys.stderr)
-    return taken
-
-
-def summary(taken: dict[str, list[float]], unit: str, value: Callable[[float], float]) -> dict:
+def summary(taken: dict[str, list[Answer]], unit: str, value: Callable[[float], float]) -> dict:
     """Medians of both sides, and how many times as fast ours was, per round."""
-    ratios = [peer / ours for peer, ours in zip(taken["peer"], taken["ours"], strict=True)]
     return {
         "unit": unit,
-        **{side: value(statistics.median(seconds)) for side, seconds in taken.items()},
-        "times_as_fast": statistics.median(ratios),
-        "smallest": min(ratios),
-        "largest": max(ratios),
-        "rounds": len(ratios),
+        **{side: value(middle(answers, lambda one: one["seconds"])) for side, answers in taken.items()},
+        "times_as_fast": ratio(taken["peer"], taken["ours"], lambda one: one["seconds"]),
+        "rounds": len(taken["ours"]),
     }
 
 
-def measure(settings: Settings, peer_env: Path, *, rounds: int, steps: int, loops: int) -> dict:
+def measure(settings: Settings, python: Path, *, rounds: int, steps: int, loops: int) -> dict:
     workers = {
-        "peer": Worker(peer_python(peer_env), "peer", settings),
-        "ours": Worker(Path(sys.executable), "ours", settings),
+        side: Worker(interpreter, side, settings, threads=settings.threads)
+        for side, interpreter in (("peer", python), ("ours", Path(sys.executable)))
     }
     try:
         about = {side: worker.about for side, worker in workers.items()}
         if about["peer"]["weights"] != about["ours"]["weights"]:
             raise SystemExit(f"the networks differ: {about}")
-        training = in_turn(workers, "train", rounds=rounds, times=steps, pause=0.3)
-        sampling = in_turn(workers, "sample", rounds=rounds, times=loops, pause=0.3)
+        taken = {}
+        for task, times in (("train", steps), ("sample", loops)):
+            question = f"{task} {times}"
+            taken[task] = in_turn(
+                workers,
+                question,
+                rounds=rounds,
+                warm_up=question,
+                shown=lambda answer: f"{answer['seconds'] * 1e3:.2f} ms",
+            )
     finally:
         for worker in workers.values():
             worker.close()
     return {
         "benchmark": "diffusion_unet",
-        "peer": PEER,
+        "peer": PEER.requirement,
         "settings": asdict(settings),
         "sides": about,
-        "machine": {"processors": os.cpu_count(), "architecture": platform.machine()},
-        "training": summary(training, "samples per second", lambda seconds: settings.batch_size / seconds),
+        "machine": machine(),
+        "training": summary(
+            taken["train"], "samples per second", lambda seconds: settings.batch_size / seconds
+        ),
         "sampling": summary(
-            sampling, "milliseconds per network call", lambda seconds: 1e3 * seconds / settings.noise_levels
+            taken["sample"],
+            "milliseconds per network call",
+            lambda seconds: 1e3 * seconds / settings.noise_levels,
         ),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
-    parser.add_argument(
-        "--peer-env",
-        type=Path,
-        default=Path.home() / ".cache/policysmith/benchmarks/lerobot",
-        help="folder of the peer's environment (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments_of(__doc__, rounds=9, threads=2)
+    accept_peer(parser, PEER.name)
     parser.add_argument("--widths", type=int, nargs="+", default=list(Settings.widths))
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=10, help="training steps per round")
     parser.add_argument("--loops", type=int, default=5, help="denoising loops per round")
-    parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         settings = Settings(**arguments.settings | {"widths": tuple(arguments.settings["widths"])})
@@ -401,15 +320,12 @@ def main() -> None:
         return
     result = measure(
         Settings(threads=arguments.threads, widths=tuple(arguments.widths)),
-        arguments.peer_env.expanduser().resolve(),
+        arguments.peer_python or PEER.python(arguments.peer_env),
         rounds=arguments.rounds,
         steps=arguments.steps,
         loops=arguments.loops,
     )
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,35 +15,40 @@ Printed are completion tokens per second of whole steps; where the time goes; ho
 time that its matrix products alone would take at the rate measured for large ones; and the peak of memory
 above weights, gradients, the optimiser's state and what was there before (the interpreter, imports).
 
-The sides are two processes that answer in turn (peer, ours, peer, ours...), so that what else the machine
-does falls on both. A ratio is taken per round; the median is printed with the smallest and the largest. TRL
-lives in an environment of its own (`--peer-python`, or `--peer-env`, made on the first run with the PyTorch
-that Policysmith runs on).
+The sides answer in turn, and a ratio is taken per round (see `peers.py`); the median is printed with the
+smallest and the largest. TRL lives in an environment of its own (`--peer-python`, or
+`--peer-env`, made on the first run with the PyTorch that Policysmith runs on).
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import importlib.metadata
-import json
-import os
 import platform
 import random
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-PEER = "trl==1.16.0"
-PEER_REQUIREMENTS = ("transformers==5.24.0", "accelerate==1.15.0", "datasets==5.2.0")
+from peers import (
+    Answer,
+    Clock,
+    Peer,
+    Worker,
+    accept_peer,
+    answers_to,
+    arguments_of,
+    in_turn,
+    machine,
+    middle,
+    ratio,
+    tell,
+    versions,
+)
+
+PEER = Peer("trl", "trl==1.16.0", ("transformers==5.24.0", "accelerate==1.15.0", "datasets==5.2.0"))
 REPORTED = ("torch", "transformers", "trl", "accelerate", "policysmith")
 
 
@@ -67,6 +72,14 @@ class Work:
     def tokens(self) -> int:
         """Of the completions."""
         return self.rows * self.answer_limit
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a worker is told: the work, and the folder of the model."""
+
+    work: Work
+    folder: str
 
 
 WORK = {
@@ -103,71 +116,27 @@ def digits(completion: Any, *_: Any) -> float:
     return sum(map(str.isdigit, text)) / max(1, len(text))
 
 
-# ---- the clock: both sides tell it where they are ---------------------------------------------------------
+# ---- the clock: memory, too ------------------------------------------------------------------------------
 
 
-class Clock:
-    """Answers each line "N" with the time and memory that the next N steps took."""
+class ClockWithMemory(Clock):
+    """Tells the peak of memory as well, above what must be there."""
 
-    def __init__(self, answers: Any) -> None:
-        self.answers = answers
-        self.left = 0
-        self.parts: dict[str, float] = defaultdict(float)
-
-    def ready(self, model: Any, **about: Any) -> None:
-        """Nothing has been learnt yet: say what this side is, and remember how much memory it holds."""
+    def holding(self, model: Any) -> None:
+        """Nothing has been learnt yet: remember how much memory this side holds."""
         for weight in model.parameters():
             weight.data = weight.data.clone()  # what was loaded may lie in the file still
         trim()
         weights = sum(weight.numel() for weight in model.parameters())
         # Gradients and the two moments of the optimiser come yet. Pages of files are the libraries.
         self.held = memory("RssAnon") + 3 * 4 * weights
-        print(json.dumps({"weights": weights, **about}), file=self.answers, flush=True)
 
-    def begin(self) -> None:
-        """A step begins."""
-        if self.left == 0:
-            line = sys.stdin.readline()
-            if not line:
-                os._exit(0)
-            self.left = self.steps = int(line)
-            self.parts.clear()
-            forget_peak()
-            self.start, self.cpu = time.perf_counter(), time.process_time()
+    def started(self) -> None:
+        forget_peak()
+        super().started()
 
-    def end(self) -> None:
-        """A step ends."""
-        self.left -= 1
-        if self.left == 0:
-            seconds = time.perf_counter() - self.start
-            self.parts["learn"] = seconds - sum(self.parts.values())  # all that is not one of the others
-            answer = {
-                "seconds": seconds / self.steps,
-                "cpu_seconds": (time.process_time() - self.cpu) / self.steps,
-                "parts": {name: seconds / self.steps for name, seconds in self.parts.items()},
-                "memory": memory("VmHWM") - memory("RssFile") - self.held,
-            }
-            print(json.dumps(answer), file=self.answers, flush=True)
-
-    def timed(
-        self, owner: Any, name: str, part: str | Callable[..., str | None], *, within: str = ""
-    ) -> None:
-        """Let every call of `owner.name` count to a part; `within` another, it is taken off that one."""
-        original = getattr(owner, name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return original(*arguments, **options)
-            finally:
-                seconds = time.perf_counter() - start
-                counted = part if isinstance(part, str) else part(*arguments, **options)
-                if counted:
-                    self.parts[counted] += seconds
-                    if within:
-                        self.parts[within] -= seconds
-
-        setattr(owner, name, call)
+    def taken(self) -> Answer:
+        return {**super().taken(), "memory": memory("VmHWM") - memory("RssFile") - self.held}
 
 
 def memory(what: str) -> int:
@@ -192,7 +161,7 @@ def trim() -> None:
 # ---- the two sides ----------------------------------------------------------------------------------------
 
 
-def our_side(work: Work, folder: str, clock: Clock) -> None:
+def our_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
     from policysmith.experience.prompts import from_rows
     from policysmith.policies.language.engine import LocalEngine
     from policysmith.policies.language.llama_decoder import LlamaDecoder
@@ -222,8 +191,10 @@ def our_side(work: Work, folder: str, clock: Clock) -> None:
     steps = grpo.train(policy, from_rows(rows), digits, config=config)
     lengths = [len(policy.encode_question(question)) for question in questions(work.size)]
     body = sum(p.numel() for p in policy.body.layers.parameters())
+    clock.holding(policy)
     clock.ready(
-        policy,
+        weights=sum(weight.numel() for weight in policy.parameters()),
+        versions=versions(REPORTED),
         prompt_tokens=sum(lengths),
         arithmetic=arithmetic(work, sum(lengths), body, policy.head.numel()),
         rate=product_rate(),
@@ -234,7 +205,7 @@ def our_side(work: Work, folder: str, clock: Clock) -> None:
         clock.end()
 
 
-def peer_side(work: Work, folder: str, clock: Clock) -> None:
+def peer_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -306,7 +277,12 @@ def peer_side(work: Work, folder: str, clock: Clock) -> None:
     clock.timed(model, "forward", of_prompts, within="decode")
     clock.timed(model, "generate", "decode")
     clock.timed(trainer, "_calculate_rewards", "reward")
-    clock.ready(model, prompt_tokens=sum(map(len, encoded)))
+    clock.holding(model)
+    clock.ready(
+        weights=sum(weight.numel() for weight in model.parameters()),
+        versions=versions(REPORTED),
+        prompt_tokens=sum(map(len, encoded)),
+    )
     trainer.train()
 
 
@@ -334,97 +310,6 @@ def product_rate(size: int = 1536, times: int = 5) -> float:
     return 2 * size**3 / best
 
 
-# ---- the worker: one side in a process of its own, told what to do line by line --------------------------
-
-
-def run_side(side: str, work: Work, folder: str) -> None:
-    import torch
-
-    torch.set_num_threads(work.threads)
-    torch.manual_seed(0)
-    # What libraries print must not come between the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps(versions()), file=answers, flush=True)
-    {"ours": our_side, "peer": peer_side}[side](work, folder, Clock(answers))
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in REPORTED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-class Worker:
-    """A side in its process."""
-
-    def __init__(self, python: Path, side: str, work: Work, folder: Path) -> None:
-        environment = dict(os.environ)
-        if side == "peer":  # the peer must not see this environment's packages
-            environment.pop("PYTHONPATH", None)
-        command = [
-            str(python),
-            __file__,
-            "--worker",
-            side,
-            "--work",
-            json.dumps(asdict(work)),
-            "--folder",
-            folder,
-        ]
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": str(work.threads), "HF_HUB_OFFLINE": "1"},
-        )
-        self.versions = self.answer()
-        self.about = self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended early, with status {self.process.wait()}; see its output above")
-        return json.loads(line)
-
-    def steps(self, times: int) -> dict[str, Any]:
-        """Time and memory of so many steps, per step."""
-        assert self.process.stdin is not None
-        print(times, file=self.process.stdin, flush=True)
-        return self.answer()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-# ---- the peer's environment ------------------------------------------------------------------------------
-
-
-def peer_python(folder: Path) -> Path:
-    """The interpreter of the peer's environment, which is made if it is not there or was made otherwise."""
-    torch = importlib.metadata.version("torch").partition("+")[0]
-    recipe = "\n".join([f"torch=={torch}", *PEER_REQUIREMENTS, PEER])
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    done = folder / "installed.txt"
-    if done.is_file() and done.read_text() == recipe:
-        return python
-    print(f"installing {PEER} into {folder} (once)", file=sys.stderr)
-    venv.create(folder, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    for arguments in ([f"torch=={torch}"], [*PEER_REQUIREMENTS, PEER]):
-        # pip's own words go where progress goes: standard output is for the result.
-        subprocess.run([*pip, *arguments], check=True, stdout=sys.stderr)
-    done.write_text(recipe)
-    return python
-
-
 # ---- measuring -------------------------------------------------------------------------------------------
 
 
@@ -442,30 +327,25 @@ def model_folder(size: str, folder: Path) -> Path:
 
 def measure(work: Work, python: Path, *, rounds: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = model_folder(work.size, Path(temporary))
+        settings = Loaded(work, str(model_folder(work.size, Path(temporary))))
+        offline = {"HF_HUB_OFFLINE": "1"}
         workers = {
-            "peer": Worker(python, "peer", work, folder),
-            "ours": Worker(Path(sys.executable), "ours", work, folder),
+            side: Worker(interpreter, side, settings, threads=work.threads, environment=offline)
+            for side, interpreter in (("peer", python), ("ours", Path(sys.executable)))
         }
         about = {side: worker.about for side, worker in workers.items()}
         for what in ("weights", "prompt_tokens"):
             if about["peer"][what] != about["ours"][what]:
                 raise SystemExit(f"the sides differ in {what}: {about}")
-        taken: dict[str, list[dict[str, Any]]] = {side: [] for side in workers}
         try:
             # The first step makes the optimiser's state and fills caches: it does not count.
-            for number in range(-1, rounds):
-                for side, worker in workers.items():
-                    # The other side's threads wait busily for a moment after their work.
-                    time.sleep(0.3)
-                    result = worker.steps(steps if number >= 0 else 1)
-                    if number >= 0:
-                        taken[side].append(result)
-                        print(
-                            f"{work.size}, round {number + 1} of {rounds}: {side} "
-                            f"{work.tokens / result['seconds']:.0f} tokens/s",
-                            file=sys.stderr,
-                        )
+            taken = in_turn(
+                workers,
+                str(steps),
+                rounds=rounds,
+                warm_up="1",
+                shown=lambda answer: f"{work.tokens / answer['seconds']:.0f} tokens/s",
+            )
         finally:
             for worker in workers.values():
                 worker.close()
@@ -473,48 +353,44 @@ def measure(work: Work, python: Path, *, rounds: int, steps: int) -> dict[str, A
         "work": asdict(work),
         "weights": about["ours"]["weights"],
         "prompt_tokens": about["ours"]["prompt_tokens"],
-        "versions": {side: worker.versions for side, worker in workers.items()},
+        "versions": {side: values["versions"] for side, values in about.items()},
         **compared(work, taken),
         "arithmetic": against_arithmetic(about["ours"], taken["ours"]),
     }
 
 
-def compared(work: Work, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def compared(work: Work, taken: dict[str, list[Answer]]) -> dict[str, Any]:
     """Both sides' medians, and ratios per round."""
-
-    def middle(side: str, value: Callable[[dict[str, Any]], float]) -> float:
-        return statistics.median(map(value, taken[side]))
-
-    def ratio(value: Callable[[dict[str, Any]], float]) -> dict[str, float]:
-        of_rounds = [
-            value(peer) / value(ours) for peer, ours in zip(taken["peer"], taken["ours"], strict=True)
-        ]
-        return {"median": statistics.median(of_rounds), "smallest": min(of_rounds), "largest": max(of_rounds)}
-
+    peer, ours = taken["peer"], taken["ours"]
     parts = ("prefill", "decode", "reward", "learn")
     return {
-        "tokens_per_second": {side: work.tokens / middle(side, lambda one: one["seconds"]) for side in taken},
-        "times_as_fast": ratio(lambda one: one["seconds"]),
-        "times_as_fast_by_processor_time": ratio(lambda one: one["cpu_seconds"]),
-        "times_as_fast_at_writing": ratio(lambda one: one["parts"]["prefill"] + one["parts"]["decode"]),
-        "times_as_fast_at_learning": ratio(lambda one: one["parts"]["learn"]),
-        "seconds": {
-            side: {part: middle(side, lambda one, part=part: one["parts"].get(part, 0.0)) for part in parts}
-            | {"step": middle(side, lambda one: one["seconds"])}
-            for side in taken
+        "tokens_per_second": {
+            side: work.tokens / middle(answers, lambda one: one["seconds"]) for side, answers in taken.items()
         },
-        "memory_mb": {side: max(one["memory"] for one in taken[side]) / 1e6 for side in taken},
-        "memory_ratio": max(one["memory"] for one in taken["ours"])
-        / max(one["memory"] for one in taken["peer"]),
-        "rounds": len(taken["ours"]),
+        "times_as_fast": ratio(peer, ours, lambda one: one["seconds"]),
+        "times_as_fast_by_processor_time": ratio(peer, ours, lambda one: one["cpu_seconds"]),
+        "times_as_fast_at_writing": ratio(
+            peer, ours, lambda one: one["parts"]["prefill"] + one["parts"]["decode"]
+        ),
+        "times_as_fast_at_learning": ratio(peer, ours, lambda one: one["parts"]["learn"]),
+        "seconds": {
+            side: {
+                part: middle(answers, lambda one, part=part: one["parts"].get(part, 0.0)) for part in parts
+            }
+            | {"step": middle(answers, lambda one: one["seconds"])}
+            for side, answers in taken.items()
+        },
+        "memory_mb": {side: max(one["memory"] for one in answers) / 1e6 for side, answers in taken.items()},
+        "memory_ratio": max(one["memory"] for one in ours) / max(one["memory"] for one in peer),
+        "rounds": len(ours),
     }
 
 
 def against_arithmetic(about: dict[str, Any], taken: list[dict[str, Any]]) -> dict[str, Any]:
     """What part of the time of ours its matrix products would need at the measured rate."""
     needed = {part: operations / about["rate"] for part, operations in about["arithmetic"].items()}
-    spent = {part: statistics.median(one["parts"][part] for one in taken) for part in needed}
-    step = statistics.median(one["seconds"] for one in taken)
+    spent = {part: middle(taken, lambda one, part=part: one["parts"][part]) for part in needed}
+    step = middle(taken, lambda one: one["seconds"])
     return {
         "rate_gflops": about["rate"] / 1e9,
         "seconds_needed": needed,
@@ -524,30 +400,18 @@ def against_arithmetic(about: dict[str, Any], taken: list[dict[str, Any]]) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser = arguments_of(__doc__, rounds=7)
+    accept_peer(parser, PEER.name)
     parser.add_argument("--size", choices=tuple(WORK), action="append", help="default: both")
-    parser.add_argument("--peer-python", type=Path, help="an interpreter that has the peer already")
-    parser.add_argument(
-        "--peer-env",
-        type=Path,
-        default=Path.home() / ".cache/policysmith/benchmarks/trl",
-        help="folder of the peer's environment (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=1, help="steps per round")
     parser.add_argument("--micro-batch", type=int, help="rows per backward pass, instead of the size's own")
-    parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        run_side(arguments.worker, Work(**arguments.work), arguments.folder)
+        work, folder = Work(**arguments.settings["work"]), arguments.settings["folder"]
+        clock = ClockWithMemory(answers_to(work.threads), rest="learn")
+        {"ours": our_side, "peer": peer_side}[arguments.worker](work, folder, clock)
         return
-    python = arguments.peer_python or peer_python(arguments.peer_env.expanduser().resolve())
+    python = arguments.peer_python or PEER.python(arguments.peer_env)
     results = {}
     for size in arguments.size or WORK:
         changed = {"threads": arguments.threads}
@@ -555,11 +419,8 @@ def main() -> None:
             changed["micro_batch"] = arguments.micro_batch
         work = Work(**asdict(WORK[size]) | changed)
         results[size] = measure(work, python, rounds=arguments.rounds, steps=arguments.steps)
-    machine = {"processors": os.cpu_count(), "architecture": platform.machine()}
-    text = json.dumps({"benchmark": "grpo_trl", "peer": PEER, "machine": machine, "sizes": results}, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    result = {"benchmark": "grpo_trl", "peer": PEER.requirement, "machine": machine(), "sizes": results}
+    tell(result, arguments.json)
 
 
 if __name__ == "__main__":

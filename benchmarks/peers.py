@@ -1,0 +1,296 @@
+"""What the benchmarks share: a peer in an environment of its own, sides that answer in turn, and their clock.
+
+A script has a half per side. It starts itself once more for each of them, as `script --worker SIDE
+--settings JSON`, the peer's half with the interpreter of the peer's environment. The halves are then asked in
+turn (peer, ours, peer, ours...), so that what else the machine does falls on all of them; a ratio is taken
+per round, and the median is printed with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+CACHE = Path.home() / ".cache/policysmith/benchmarks"
+Answer = dict[str, Any]
+
+
+# ---- the peer's environment ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A package to compare with, and what is installed with it.
+
+    - `name`: of its folder; `requirement`: the package itself, "" where the peer is a file.
+    - `beside`: what it is installed with, before it.
+    - `alone`: it is installed without its dependencies, because it would replace another
+      package by an older version.
+    """
+
+    name: str
+    requirement: str
+    beside: tuple[str, ...] = ()
+    alone: bool = False
+
+    def python(self, folder: Path | None = None) -> Path:
+        """The interpreter of its environment, which is made if it is not there or was made otherwise."""
+        folder = (folder or CACHE / self.name).expanduser().resolve()
+        first = [same_as_ours("torch"), *self.beside]
+        recipe = "\n".join([*first, self.requirement])
+        python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        done = folder / "installed.txt"
+        if done.is_file() and done.read_text() == recipe:
+            return python
+        print(f"installing {self.requirement or self.name} into {folder} (once)", file=sys.stderr)
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        last = [*(["--no-deps"] if self.alone else first), self.requirement] if self.requirement else []
+        for arguments in (first, last):
+            # pip's own words go where progress goes: standard output is for the result.
+            if arguments:
+                subprocess.run([*pip, *arguments], check=True, stdout=sys.stderr)
+        done.write_text(recipe)
+        return python
+
+
+def same_as_ours(package: str, *extras: str) -> str:
+    """The requirement that brings the version that Policysmith runs on."""
+    version = importlib.metadata.version(package).partition("+")[0]
+    return f"{package}[{','.join(extras)}]=={version}" if extras else f"{package}=={version}"
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of Python and of those packages that are installed where this runs."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    return {"processors": os.cpu_count(), "architecture": platform.machine()}
+
+
+# ---- the worker: one side in a process of its own, told what to do line by line ----------------------------
+
+
+class Worker:
+    """A side in its process. What it says of itself is in `about`."""
+
+    def __init__(
+        self,
+        python: Path,
+        side: str,
+        settings: Any,
+        *,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        variables = dict(os.environ)
+        if Path(python) != Path(sys.executable):  # the peer must not see this environment's packages
+            variables.pop("PYTHONPATH", None)
+        self.process = subprocess.Popen(
+            [str(python), sys.argv[0], "--worker", side, "--settings", json.dumps(asdict(settings))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=variables | {"OMP_NUM_THREADS": str(threads)} | dict(environment or {}),
+        )
+        self.about = self._answer()
+
+    def ask(self, line: str) -> Answer:
+        assert self.process.stdin is not None
+        print(line, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> Answer:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended early, with status {self.process.wait()}; see its output above")
+        return json.loads(line)
+
+
+def answers_to(threads: int) -> Any:
+    """Where a worker writes its answers, apart from what libraries print; sets PyTorch's threads and seed."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    return answers
+
+
+class Clock:
+    """Answers each line "N" with the time that the next N steps took, and with what was noted meanwhile.
+
+    The time of calls that are `timed` counts to their part, all other time to the part `rest`.
+    """
+
+    def __init__(self, answers: Any, rest: str) -> None:
+        self.answers = answers
+        self.rest = rest
+        self.left = self.steps = 0
+        self.parts: dict[str, float] = defaultdict(float)
+        self.noted: dict[str, list[Any]] = defaultdict(list)
+
+    def ready(self, **about: Any) -> None:
+        """Nothing has been learnt yet: say what this side is."""
+        print(json.dumps(about), file=self.answers, flush=True)
+
+    def begin(self) -> None:
+        """A step begins."""
+        if self.left == 0:
+            line = sys.stdin.readline()
+            if not line:
+                os._exit(0)
+            self.left = self.steps = int(line)
+            self.started()
+
+    def end(self) -> None:
+        """A step ends."""
+        self.left -= 1
+        if self.left == 0:
+            print(json.dumps(self.taken()), file=self.answers, flush=True)
+
+    def turn(self) -> None:
+        """A step ends, if one was under way, and the next begins: where a peer calls back once per step."""
+        if self.left:
+            self.end()
+        self.begin()
+
+    def started(self) -> None:
+        self.parts.clear()
+        self.noted.clear()
+        self.start, self.cpu = time.perf_counter(), time.process_time()
+
+    def taken(self) -> Answer:
+        """Per step, but for what was noted."""
+        seconds, cpu = time.perf_counter() - self.start, time.process_time() - self.cpu
+        parts = self.parts | {self.rest: seconds - sum(self.parts.values())}
+        return {
+            "seconds": seconds / self.steps,
+            "cpu_seconds": cpu / self.steps,
+            "parts": {name: value / self.steps for name, value in parts.items()},
+            "steps": self.steps,
+            **self.noted,
+        }
+
+    def note(self, name: str, value: Any) -> None:
+        """Something that the next answer tells, like the return of an episode that ended."""
+        self.noted[name].append(value)
+
+    def timed(
+        self, owner: Any, name: str, part: str | Callable[..., str | None], *, within: str = ""
+    ) -> None:
+        """Let every call of `owner.name` count to a part; `within` another, it is taken off that one."""
+        original = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return original(*arguments, **options)
+            finally:
+                seconds = time.perf_counter() - start
+                counted = part if isinstance(part, str) else part(*arguments, **options)
+                if counted:
+                    self.parts[counted] += seconds
+                    if within:
+                        self.parts[within] -= seconds
+
+        setattr(owner, name, call)
+
+
+# ---- measuring -------------------------------------------------------------------------------------------
+
+
+def in_turn(
+    workers: Mapping[str, Worker],
+    question: str,
+    *,
+    rounds: int,
+    warm_up: str,
+    shown: Callable[[Answer], str],
+    pause: float = 0.3,
+) -> dict[str, list[Answer]]:
+    """The answers of each side, round by round, after a `warm_up` that does not count."""
+    taken: dict[str, list[Answer]] = {side: [] for side in workers}
+    for number in range(-1, rounds):
+        told = []
+        for side, worker in workers.items():
+            # The other side's threads wait busily for a moment after their work.
+            time.sleep(pause)
+            answer = worker.ask(question if number >= 0 else warm_up)
+            if number >= 0:
+                taken[side].append(answer)
+                told.append(f"{side} {shown(answer)}")
+        if told:
+            print(f"round {number + 1} of {rounds}: {', '.join(told)}", file=sys.stderr)
+    return taken
+
+
+def ratio(
+    peer: Sequence[Answer], ours: Sequence[Answer], value: Callable[[Answer], float]
+) -> dict[str, float]:
+    """How many times the peer's value is ours, per round."""
+    of_rounds = [value(one) / value(other) for one, other in zip(peer, ours, strict=True)]
+    return {"median": statistics.median(of_rounds), "smallest": min(of_rounds), "largest": max(of_rounds)}
+
+
+def middle(answers: Sequence[Answer], value: Callable[[Answer], float]) -> float:
+    return statistics.median(map(value, answers))
+
+
+# ---- the script's arguments -----------------------------------------------------------------------------
+
+
+def arguments_of(doc: str | None, *, rounds: int, threads: int = 1) -> argparse.ArgumentParser:
+    """The arguments that all scripts have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
+    return parser
+
+
+def accept_peer(parser: argparse.ArgumentParser, name: str) -> None:
+    """The arguments of a script with one peer."""
+    parser.add_argument("--peer-python", type=Path, help="an interpreter that has the peer already")
+    parser.add_argument(
+        "--peer-env",
+        type=Path,
+        default=CACHE / name,
+        help="folder of the peer's environment (default: %(default)s)",
+    )
+
+
+def tell(result: Any, file: Path | None) -> None:
+    """Print a result as JSON, and write it."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if file:
+        file.write_text(text + "\n")
