@@ -13,7 +13,7 @@ Reference: Lu, Ball, Teh and Parker-Holder 2023, Synthetic Experience Replay (23
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,6 @@ from policysmith.training.learners.off_policy import off_policy_run
 from policysmith.training.learners.sac import SacLearners, SacSettings
 from policysmith.training.loop import Progress, RunState
 
-
 ONLINE = DiffusionSettings(width=1024, level_size=256)
 """The authors' generator inside a run."""
 
@@ -42,7 +41,7 @@ class Config(SacSettings):
 
     - `refill_every`: environment steps between two fillings; `count`: transitions in one; `made_share`: of a
       minibatch.
-    - `generator`: see `DiffusionSettings` and `GeneratorSettings`; the preset `control` leaves ends of the task
+    - `generator`: see `DiffusionSettings`, `GeneratorSettings`; the preset `control` leaves ends of the task
       out and the reward unscaled, for tasks that only a time limit ends (DeepMind Control).
     """
 

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from policysmith.objectives.values import advantage_weight, advantage_weighted_loss, clipped_double_q
 from torch import nn
 
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import seeded_initialisation
 from policysmith.common.spaces import ActionSpace
+from policysmith.objectives.values import advantage_weight, advantage_weighted_loss, clipped_double_q
 from policysmith.training.learners.family import ONLINE, FamilySettings
 from policysmith.training.learners.family_conservative import conservative_family
 from policysmith.training.learners.family_implicit import implicit_family
