@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ class EnvironmentInputs:
     @property
     def options(self) -> dict[str, Any]:
         """What the environment is made with besides its name."""
-        return dict(_option(text) for text in self.env_option)
+        return options_of(self.env_option)
 
     def arguments(self) -> tuple[Any, ...]:
         """What a system's entry is called with."""
@@ -65,6 +65,11 @@ def made(name: str, options: Mapping[str, Any], limit: int | None) -> gymnasium.
     """The environment called `name`, its episodes cut after `limit` steps."""
     environment = registry.make(name, **options)
     return environment if limit is None else gymnasium.wrappers.TimeLimit(environment, limit)
+
+
+def options_of(words: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE each, a value being JSON or else text."""
+    return dict(_option(text) for text in words)
 
 
 def _option(text: str) -> tuple[str, Any]:

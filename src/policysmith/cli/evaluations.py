@@ -49,7 +49,7 @@ def tables(measurements: Sequence[Mapping[str, Any]]) -> list[Table]:
             [
                 label(entry),
                 str(Interval(**entry["success"])),
-                f"{entry['mean_return']:.1f}",
+                str(Interval(**entry["return"])) if "return" in entry else f"{entry['mean_return']:.1f}",
                 f"{entry['mean_length']:.0f}",
                 f"{entry['network_calls_per_action']:.2f}",
             ]

@@ -26,6 +26,10 @@ from policysmith.training.runs import RunDirectory
 TICKS = "What each tick of a control loop waited for its action: how many ticks waited so long"
 CURVES = ("loss", "grad_norm")
 LANGUAGE_CURVES = ("reward", "entropy", "answer_tokens", "agreeing", "kl", "loss", "grad_norm", "gap")
+CONTROL_CURVES = (
+    "return", "success", "length", "q", "critic_loss", "value_loss", "actor_loss", "entropy", "temperature",
+    "kl", "clipped", "loss",
+)  # fmt: skip
 """Metrics that are drawn, where a run has them."""
 COLUMNS = ["policy", "success", "calls per action", "ms per action, median", "ms per action, p99"]
 
@@ -39,15 +43,15 @@ def run_page(directory: RunDirectory) -> Path:
     _add_evaluations(report, evaluations.kept(directory.path))
     _add_answers(report, kept_answers(directory.path))
     lines = directory.metrics()
-    language = "model" in config["inputs"]
-    for name in LANGUAGE_CURVES if language else CURVES:
-        points = [(line["step"], line[name]) for line in lines if name in line]
+    names, over, axis, log = _curves(config, lines)
+    for name in names:
+        points = [(line[axis], line[name]) for line in lines if name in line]
         if points:
             steps, values = zip(*points, strict=True)
             figure = plots.learning_curves(
-                {system.name: [(steps, values)]}, name.replace("_", " "), log=not language
+                {system.name: [(steps, values)]}, name.replace("_", " "), log=log, xlabel=over
             )
-            report.figure(svg(figure), f"{name.replace('_', ' ')} over {'rollouts' if language else 'steps'}")
+            report.figure(svg(figure), f"{name.replace('_', ' ')} over {over}")
     _add_samples(report, directory)
     report.facts(
         _flat({key: config[key] for key in ("inputs", "settings", "data", "commit") if key in config})
@@ -55,6 +59,19 @@ def run_page(directory: RunDirectory) -> Path:
     path = directory.path / "report.html"
     report.write(path)
     return path
+
+
+def _curves(
+    config: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[str, ...], str, str, bool]:
+    """Which metrics of a run are drawn, over what, by which of its metrics, and whether logarithmically."""
+    if "model" in config["inputs"]:
+        return LANGUAGE_CURVES, "rollouts", "step", False
+    if any("environment_steps" in line for line in lines):
+        return CONTROL_CURVES, "environment steps", "environment_steps", False
+    if any("critic_loss" in line for line in lines):
+        return CONTROL_CURVES, "steps", "step", False
+    return CURVES, "steps", "step", True
 
 
 def _add_answers(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from policysmith.cli import evaluations, look
-from policysmith.cli.environment import EnvironmentInputs
+from policysmith.cli.environment import EnvironmentInputs, options_of
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
 from policysmith.cli.language import LanguageInputs
 from policysmith.cli.measuring import Writing, inputs_of, measure
@@ -23,7 +23,7 @@ from policysmith.common.provenance import commit
 from policysmith.evaluation.cache import recipe_version
 from policysmith.evaluation.comparison import episode_seeds
 from policysmith.evaluation.rollouts import roll_out, time_decisions
-from policysmith.evaluation.statistics import success_interval
+from policysmith.evaluation.statistics import mean_interval, success_interval
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.policies.protocol import load_policy
 from policysmith.training import processes
@@ -195,7 +195,9 @@ class Eval:
     path: tyro.conf.Positional[str]
     """run directory, or a folder with a saved policy"""
     env: str = ""
-    """environment; by default the one the run's data are from"""
+    """environment; by default the one the run is from"""
+    env_option: tuple[str, ...] = ()
+    """options the environment is made with, NAME=VALUE each; by default the run's"""
     episodes: int = 50
     """how many episodes, each from a seed of its own"""
     seed: int = 0
@@ -214,10 +216,10 @@ class Eval:
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise SettingError(f"a control loop of {self.rate} ticks per second", expected="a number above 0")
         policy = load_policy(self.path)
-        env, limit = self._environment()
+        env, options, limit = self._environment()
         seeds = episode_seeds(self.seed, self.episodes)
         # What the policy reads says how the environment has to be seen.
-        make = maker(env, goal=bool(policy.goal_size), pictures=policy.pictures)
+        make = maker(env, goal=bool(policy.goal_size), pictures=policy.pictures, **options)
         rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit, spread=self.spread)
         timing = time_decisions(policy, make, decisions=50, seed=self.seed, spread=self.spread)
         interval = success_interval(rollouts.success[None].astype(float))
@@ -229,6 +231,7 @@ class Eval:
             "spread": self.spread,
             "success": {"value": interval.value, "low": interval.low, "high": interval.high},
             "mean_return": float(rollouts.returns.mean()),
+            **({"return": dataclasses.asdict(mean_interval(rollouts.returns))} if self.episodes > 1 else {}),
             "mean_length": float(rollouts.lengths.mean()),
             "network_calls_per_action": rollouts.calls_per_action,
             "ms_per_action": evaluations.summary_of(timing.action_ms),
@@ -251,15 +254,17 @@ class Eval:
         path = Path(self.path)
         return (path / "config.json").is_file() and (path / "policy").is_dir()
 
-    def _environment(self) -> tuple[str, int | None]:
+    def _environment(self) -> tuple[str, dict[str, Any], int | None]:
+        """Name, options, and most steps of an episode."""
         if self.env:
-            return self.env, self.limit
+            return self.env, options_of(self.env_option), self.limit
         if not self._is_run:
             raise SettingError("which environment?", cure="give --env NAME")
         inputs = RunDirectory.open(self.path).config.get("inputs", {})
         if not inputs.get("env"):
             raise SettingError("the run was trained on data alone", cure="give --env NAME to evaluate in")
-        return inputs["env"], self.limit or inputs.get("limit")
+        options = options_of(self.env_option or inputs.get("env_option", ()))
+        return inputs["env"], options, self.limit or inputs.get("limit")
 
 
 @dataclass(frozen=True)
