@@ -17,9 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 import venv
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,39 @@ class Peer:
                 subprocess.run([*pip, *arguments], check=True, stdout=sys.stderr)
         done.write_text(recipe)
         return python
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public repository whose files are run as they are, at a commit."""
+
+    repository: str
+    commit: str
+
+    def folder(self, given: Path | None) -> Path:
+        """A checkout: the one that was given, or one that is cloned on the first run."""
+        if given:
+            return given.expanduser().resolve()
+        folder = CACHE / "sources" / self.repository.replace("/", "+")
+        if not (folder / "complete").is_file():
+            url = f"https://github.com/{self.repository}"
+            try:
+                if not folder.is_dir():
+                    subprocess.run(["git", "clone", "-q", url, str(folder)], check=True)
+                subprocess.run(["git", "-C", str(folder), "checkout", "-q", self.commit], check=True)
+            except subprocess.CalledProcessError:
+                raise SystemExit(
+                    f"{self.repository} could not be cloned; give a checkout of its commit {self.commit}"
+                ) from None
+            (folder / "complete").touch()
+        return folder
+
+
+def stand_in(name: str, **attributes: Any) -> None:
+    """A module `name` with nothing but these attributes, in place of one that a peer's file imports."""
+    module = types.ModuleType(name)
+    vars(module).update(attributes)
+    sys.modules[name] = module
 
 
 def same_as_ours(package: str, *extras: str) -> str:
@@ -146,12 +180,14 @@ def answers_to(threads: int) -> Any:
 class Clock:
     """Answers each line "N" with the time that the next N steps took, and with what was noted meanwhile.
 
-    The time of calls that are `timed` counts to their part, all other time to the part `rest`.
+    The time of calls that are `timed` counts to their part, all other time to the part `rest`. The parts are
+    measured by `timer`: the clock on the wall, or the time of the processor, which other work does not touch.
     """
 
-    def __init__(self, answers: Any, rest: str) -> None:
+    def __init__(self, answers: Any, rest: str, timer: Callable[[], float] = time.perf_counter) -> None:
         self.answers = answers
         self.rest = rest
+        self.timer = timer
         self.left = self.steps = 0
         self.parts: dict[str, float] = defaultdict(float)
         self.noted: dict[str, list[Any]] = defaultdict(list)
@@ -184,12 +220,12 @@ class Clock:
     def started(self) -> None:
         self.parts.clear()
         self.noted.clear()
-        self.start, self.cpu = time.perf_counter(), time.process_time()
+        self.start, self.cpu, self.part = time.perf_counter(), time.process_time(), self.timer()
 
     def taken(self) -> Answer:
         """Per step, but for what was noted."""
         seconds, cpu = time.perf_counter() - self.start, time.process_time() - self.cpu
-        parts = self.parts | {self.rest: seconds - sum(self.parts.values())}
+        parts = self.parts | {self.rest: self.timer() - self.part - sum(self.parts.values())}
         return {
             "seconds": seconds / self.steps,
             "cpu_seconds": cpu / self.steps,
@@ -198,22 +234,22 @@ class Clock:
             **self.noted,
         }
 
-    def note(self, name: str, value: Any) -> None:
-        """Something that the next answer tells, like the return of an episode that ended."""
-        self.noted[name].append(value)
+    def note(self, name: str, values: Iterable[Any]) -> None:
+        """What the next answer tells besides, like the returns of episodes that ended."""
+        self.noted[name].extend(values)
 
     def timed(
         self, owner: Any, name: str, part: str | Callable[..., str | None], *, within: str = ""
     ) -> None:
         """Let every call of `owner.name` count to a part; `within` another, it is taken off that one."""
-        original = getattr(owner, name)
+        original, timer = getattr(owner, name), self.timer
 
         def call(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
+            start = timer()
             try:
                 return original(*arguments, **options)
             finally:
-                seconds = time.perf_counter() - start
+                seconds = timer() - start
                 counted = part if isinstance(part, str) else part(*arguments, **options)
                 if counted:
                     self.parts[counted] += seconds
@@ -261,6 +297,48 @@ def ratio(
 
 def middle(answers: Sequence[Answer], value: Callable[[Answer], float]) -> float:
     return statistics.median(map(value, answers))
+
+
+def speeds(taken: Mapping[str, Sequence[Answer]], *, per_step: int, peers: Iterable[str]) -> dict[str, Any]:
+    """Of a task at which any number of sides worked: how much a second, where the time goes, ratios, returns.
+
+    `per_step` is what a step of the clock comes to, in the unit that is told. Returns are means over the
+    episodes that ended in a round, None where none did.
+    """
+    peers = [side for side in peers if side in taken]
+    ours = [side for side in taken if side not in peers]
+    return {
+        "per_second": {side: per_step / middle(all, seconds) for side, all in taken.items()},
+        "per_second_of_processor": {side: per_step / middle(all, cpu_seconds) for side, all in taken.items()},
+        "microseconds": {
+            side: {
+                part: 1e6 / per_step * middle(all, lambda one, part=part: one["parts"].get(part, 0.0))
+                for part in all[0]["parts"]
+            }
+            for side, all in taken.items()
+        },
+        "times_as_fast": {
+            f"{mine} against {peer}": {
+                "by_the_clock": ratio(taken[peer], taken[mine], seconds),
+                "by_processor_time": ratio(taken[peer], taken[mine], cpu_seconds),
+            }
+            for mine in ours
+            for peer in peers
+        },
+        "returns": {side: [mean_of(one.get("returns")) for one in all] for side, all in taken.items()},
+    }
+
+
+def seconds(answer: Answer) -> float:
+    return answer["seconds"]
+
+
+def cpu_seconds(answer: Answer) -> float:
+    return answer["cpu_seconds"]
+
+
+def mean_of(values: Sequence[float] | None) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 # ---- the script's arguments -----------------------------------------------------------------------------
