@@ -240,9 +240,54 @@ def cleanrl_side(work: Work, clock: Clock) -> None:
 # ---- our side --------------------------------------------------------------------------------------------
 
 
+def our_side(work: Work, clock: Clock) -> None:
+    from policysmith.experience.environments import environments_of
+    from policysmith.experience.interaction import Interaction
+    from policysmith.policies import heads
+    from policysmith.policies.actors import NetworkPolicy
+    from policysmith.systems import ppo
+    from policysmith.training.learners.on_policy import RolloutCollector
+    from policysmith.training.learners.ppo import actor_critic
+
+    clock.timed(Interaction, "step", "environment")
+    clock.timed(NetworkPolicy, "remembering", "inference")
+    clock.timed(heads.Gaussian, "draw", "inference")
+    clock.timed(heads.Categoricals, "draw", "inference")
+    clock.timed(RolloutCollector, "_estimates", "inference")
+    config = ppo.Config(
+        environment_steps=10**9,
+        environments=work.environments,
+        rollout_steps=work.rollout_steps,
+        epochs=work.epochs,
+        minibatches=work.minibatches,
+        learning_rate=work.learning_rate,
+        anneal=False,
+        discount=work.discount,
+        gae_lambda=work.gae,
+        clip=work.clip,
+        value_clip=None,
+        value_weight=work.value,
+        entropy_weight=work.entropy,
+        max_grad_norm=work.max_grad_norm,
+        normalise_observations=work.normalised,
+        normalise_rewards=work.normalised,
+    )
+    agent = actor_critic(Interaction(environments_of(work.task, 1), seed=0), config, seed=0)
+    clock.ready(weights=sum(p.numel() for p in agent.parameters()), versions=versions(REPORTED))
+    told = 0
+    steps = ppo.train(work.task, config=config, seed=work.seed)
+    while True:
+        clock.begin()
+        interaction: Any = next(steps).state.sources["interaction"]
+        ended = int(interaction.numbers.sum())
+        clock.note("returns", [float(one[0]) for one in list(interaction.finished)[told - ended :]])
+        told = ended
+        clock.end()
+
+
 # ---- measuring -------------------------------------------------------------------------------------------
 
-SIDES = {"sb3": sb3_side, "cleanrl": cleanrl_side}
+SIDES = {"sb3": sb3_side, "cleanrl": cleanrl_side, "ours": our_side}
 
 
 def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) -> dict[str, Any]:

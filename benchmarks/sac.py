@@ -1,0 +1,200 @@
+"""Policysmith against Stable-Baselines3 and SBX: SAC, environment steps per second, an update at each.
+
+    python benchmarks/sac.py [--task HalfCheetah-v5] [--side sb3] [--side ours]
+
+All sides do it through their own ordinary entry (`SAC.learn`, Policysmith's `sac.train`) on the same Gymnasium,
+with the same networks (a policy and two critics of 256 x 256, relu), settings and threads: one environment,
+batches of 256, one update of critics, policy, temperature and targets per environment step, 1,000 random steps
+first.
+
+Printed are environment steps per second, where the time of the processor goes, and the returns of the training
+episodes round by round, which are returns after equally many environment steps. The sides answer in turn (see
+`peers.py`). The peers are installed into environments of their own; SBX computes with JAX on the processor.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peers import (
+    Clock,
+    Peer,
+    Worker,
+    answers_to,
+    arguments_of,
+    in_turn,
+    machine,
+    same_as_ours,
+    speeds,
+    tell,
+    versions,
+)
+
+WORLDS = (same_as_ours("gymnasium", "mujoco"), same_as_ours("mujoco"))
+SB3 = "stable-baselines3==2.9.2"
+PEERS = {
+    "sb3": Peer("sb3", SB3, WORLDS),
+    "sbx": Peer("sbx", "sbx-rl==0.28.0", (*WORLDS, SB3, "jax==0.10.2", "flax==0.12.8", "optax==0.2.8")),
+}
+REPORTED = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "sbx-rl", "jax", "policysmith")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work, the same for all sides."""
+
+    task: str = "HalfCheetah-v5"
+    batch_size: int = 256
+    hidden: tuple[int, ...] = (256, 256)
+    random_steps: int = 1000
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 0.005
+    replay_capacity: int = 1_000_000
+    seed: int = 1
+    threads: int = 1
+
+
+# ---- the peers -------------------------------------------------------------------------------------------
+
+
+def sb3_side(work: Work, clock: Clock) -> None:
+    from stable_baselines3 import SAC
+    from stable_baselines3.sac.policies import SACPolicy
+
+    model = stable_model(SAC, work, clock)
+    clock.timed(SACPolicy, "predict", "inference")
+    parts = (model.actor, model.critic)
+    learn(model, clock, weights=sum(p.numel() for part in parts for p in part.parameters()))
+
+
+def sbx_side(work: Work, clock: Clock) -> None:
+    import jax
+    from sbx import SAC
+    from sbx.common.policies import BaseJaxPolicy
+
+    model = stable_model(SAC, work, clock)
+    clock.timed(BaseJaxPolicy, "predict", "inference")
+    leaves = jax.tree.leaves((model.policy.actor_state.params, model.policy.qf_state.params))
+    learn(model, clock, weights=sum(leaf.size for leaf in leaves))
+
+
+def stable_model(kind: Any, work: Work, clock: Clock) -> Any:
+    """SBX takes the settings that Stable-Baselines3 takes."""
+    from stable_baselines3.common.buffers import ReplayBuffer
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    clock.timed(DummyVecEnv, "step", "environment")
+    for name in ("add", "sample"):
+        clock.timed(ReplayBuffer, name, "replay")
+    return kind(
+        "MlpPolicy",
+        make_vec_env(work.task, n_envs=1, seed=work.seed),
+        learning_rate=work.learning_rate,
+        buffer_size=work.replay_capacity,
+        learning_starts=work.random_steps,
+        batch_size=work.batch_size,
+        tau=work.target_rate,
+        gamma=work.discount,
+        train_freq=1,
+        gradient_steps=1,
+        policy_kwargs={"net_arch": list(work.hidden)},
+        seed=work.seed,
+        device="cpu",
+    )
+
+
+def learn(model: Any, clock: Clock, *, weights: int) -> None:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    monitor = model.env.envs[0]
+    told = 0
+
+    class InTurn(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            nonlocal told
+            returns = monitor.get_episode_rewards()
+            if len(returns) > told:
+                clock.note("returns", returns[told:])
+                told = len(returns)
+            clock.turn()
+
+        def _on_step(self) -> bool:
+            return True
+
+    clock.ready(weights=weights, versions=versions(REPORTED))
+    model.learn(10**9, callback=InTurn())
+
+
+# ---- our side --------------------------------------------------------------------------------------------
+
+
+# ---- measuring -------------------------------------------------------------------------------------------
+
+SIDES = {"sb3": sb3_side, "sbx": sbx_side}
+
+
+def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) -> dict[str, Any]:
+    one_thread = {"NPROC": str(work.threads), "JAX_PLATFORMS": "cpu"}
+    if work.threads == 1:
+        one_thread["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    workers = {
+        side: Worker(python, side, work, threads=work.threads, environment=one_thread)
+        for side, python in pythons.items()
+    }
+    try:
+        about = {side: worker.about for side, worker in workers.items()}
+        if len({values["weights"] for values in about.values()}) > 1:
+            raise SystemExit(f"the networks differ: {about}")
+        taken = in_turn(
+            workers,
+            str(steps),
+            rounds=rounds,
+            # Updates begin after the random steps, and the first ones are slow.
+            warm_up=str(work.random_steps + 200),
+            shown=lambda answer: f"{1 / answer['seconds']:.0f}/s",
+        )
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {
+        "weights": about[next(iter(about))]["weights"],
+        "versions": {side: values["versions"] for side, values in about.items()},
+        "unit": "environment steps, an update at each",
+        "steps_per_round": steps,
+        **speeds(taken, per_step=1, peers=PEERS),
+    }
+
+
+def main() -> None:
+    parser = arguments_of(__doc__, rounds=9)
+    parser.add_argument("--task", default=Work.task)
+    parser.add_argument("--side", choices=tuple(SIDES), action="append", help="default: all")
+    parser.add_argument("--steps", type=int, default=500, help="environment steps per round")
+    parser.add_argument("--seed", type=int, default=1)
+    for side in PEERS:
+        parser.add_argument(f"--{side}-python", type=Path, help="an interpreter that has the peer already")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work = Work(**arguments.settings | {"hidden": tuple(arguments.settings["hidden"])})
+        clock = Clock(answers_to(work.threads), rest="learning", timer=time.process_time)
+        SIDES[arguments.worker](work, clock)
+        return
+    pythons = {
+        side: getattr(arguments, f"{side}_python") or PEERS[side].python()
+        if side in PEERS
+        else Path(sys.executable)
+        for side in arguments.side or SIDES
+    }
+    work = Work(task=arguments.task, threads=arguments.threads, seed=arguments.seed)
+    result = measure(work, pythons, rounds=arguments.rounds, steps=arguments.steps)
+    tell({"benchmark": "sac", "machine": machine(), "work": asdict(work), **result}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
