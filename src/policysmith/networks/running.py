@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from policysmith.common.saving import saveable
+from policysmith.objectives.returns import backward_sum
 
 
 @saveable
@@ -77,13 +78,29 @@ class RunningReturnScale:
 
     def update(self, reward: Float[Tensor, "env *objective"], ended: Bool[Tensor, "env"]) -> None:
         """Take the rewards of one step of every environment into the running deviation."""
-        self.returns = self.returns * self.discount + reward
-        merge_moments(self.mean, self.variance, self.count, self.returns)
-        self.returns[ended] = 0.0
+        self.update_all(reward[None], ended[None])
+
+    def update_all(
+        self, reward: Float[Tensor, "time env *objective"], ended: Bool[Tensor, "time env"]
+    ) -> None:
+        """Take the rewards of several steps into the running deviation, all at once."""
+        going = self._beside(~ended, reward)
+        first = reward[:1] + self.discount * self.returns
+        term = torch.cat([first, reward[1:].double()])
+        factor = self.discount * torch.cat([torch.ones_like(going[:1]), going[:-1]])
+        # The recursion runs forward in time: as the backward one does on what is turned around.
+        returns = backward_sum(term.flip(0), factor.flip(0)).flip(0)
+        merge_moments(self.mean, self.variance, self.count, returns.flatten(0, 1))
+        self.returns = returns[-1] * going[-1]
 
     def __call__(self, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Scaled rewards."""
         return (reward / self.deviation).clamp(-self.clip, self.clip)
+
+    @staticmethod
+    def _beside(flag: Tensor, like: Tensor) -> Tensor:
+        """A flag per step as numbers that multiply `like`."""
+        return flag.double().reshape(flag.shape + (1,) * (like.dim() - flag.dim()))
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and unfinished sums."""

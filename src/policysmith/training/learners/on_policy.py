@@ -259,8 +259,7 @@ def scaled_rewards(scale: RunningReturnScale) -> Label:
 
     def label(rollout: Rollout) -> Rollout:
         ended = rollout["terminated"] | rollout["truncated"]
-        for reward, over in zip(rollout["reward"], ended, strict=True):
-            scale.update(reward, over)
+        scale.update_all(rollout["reward"], ended)
         return rollout | {"reward": scale(rollout["reward"])}
 
     return label
@@ -360,6 +359,6 @@ def minibatches(rollout: Rollout, settings: OnPolicySettings, rng: torch.Generat
                     key: value[chosen] if key == "memory" else value[:, chosen] for key, value in rows.items()
                 }
             continue
-        shuffled = {key: value[order] for key, value in rows.items()}
-        for start in range(0, count, size):
-            yield {key: value[start : start + size] for key, value in shuffled.items()}
+        cut = [value[order].split(size) for value in rows.values()]
+        for parts in zip(*cut, strict=True):
+            yield dict(zip(rows, parts, strict=True))
