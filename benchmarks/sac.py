@@ -2,14 +2,15 @@
 
     python benchmarks/sac.py [--task HalfCheetah-v5] [--side sb3] [--side ours]
 
-All sides do it through their own ordinary entry (`SAC.learn`, Policysmith's `sac.train`) on the same Gymnasium,
-with the same networks (a policy and two critics of 256 x 256, relu), settings and threads: one environment,
-batches of 256, one update of critics, policy, temperature and targets per environment step, 1,000 random steps
-first.
+All sides do it through their own ordinary entry (`SAC.learn`, Policysmith's `sac.train`) on the same
+Gymnasium, with the same networks (a policy and two critics of 256 x 256, relu), settings and threads: one
+environment, batches of 256, one update of critics, policy, temperature and targets per environment step,
+1,000 random steps first.
 
-Printed are environment steps per second, where the time of the processor goes, and the returns of the training
-episodes round by round, which are returns after equally many environment steps. The sides answer in turn (see
-`peers.py`). The peers are installed into environments of their own; SBX computes with JAX on the processor.
+Printed are environment steps per second, where the time of the processor goes, and the returns of the
+training episodes round by round, which are returns after equally many environment steps. The sides answer in
+turn (see `peers.py`). The peers are installed into environments of their own; SBX computes with JAX on the
+processor.
 """
 
 from __future__ import annotations
@@ -134,9 +135,52 @@ def learn(model: Any, clock: Clock, *, weights: int) -> None:
 # ---- our side --------------------------------------------------------------------------------------------
 
 
+def our_side(work: Work, clock: Clock) -> None:
+    from policysmith.experience.environments import environments_of
+    from policysmith.experience.interaction import Interaction
+    from policysmith.experience.replay import Replay
+    from policysmith.policies.actors import NetworkPolicy
+    from policysmith.systems import sac
+    from policysmith.training.learners.sac import SacLearners
+
+    def playing(policy: Any, observation: Any, rng: Any) -> str | None:
+        return "inference" if len(observation) == 1 else None
+
+    clock.timed(Interaction, "step", "environment")
+    clock.timed(NetworkPolicy, "draw", playing)
+    for name in ("add", "sample"):
+        clock.timed(Replay, name, "replay")
+    config = sac.Config(
+        environment_steps=10**9,
+        random_steps=work.random_steps,
+        batch_size=work.batch_size,
+        replay_capacity=work.replay_capacity,
+        discount=work.discount,
+        hidden=work.hidden,
+        learning_rate=work.learning_rate,
+        critic_learning_rate=work.learning_rate,
+        temperature_learning_rate=work.learning_rate,
+        rate=work.target_rate,
+    )
+    one = environments_of(work.task, 1)
+    made = SacLearners(one.observation_space, Interaction(one, seed=0).action_space, config, seed=0)
+    weights = sum(p.numel() for part in (made.actor, made.critic) for p in part.parameters())
+    clock.ready(weights=weights, versions=versions(REPORTED))
+    told = 0
+    steps = sac.train(work.task, config=config, seed=work.seed)
+    while True:
+        clock.begin()
+        interaction: Any = next(steps).state.sources["interaction"]
+        ended = int(interaction.numbers[0])
+        if ended > told:
+            clock.note("returns", [float(interaction.finished[-1][0])])
+            told = ended
+        clock.end()
+
+
 # ---- measuring -------------------------------------------------------------------------------------------
 
-SIDES = {"sb3": sb3_side, "sbx": sbx_side}
+SIDES = {"sb3": sb3_side, "sbx": sbx_side, "ours": our_side}
 
 
 def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) -> dict[str, Any]:

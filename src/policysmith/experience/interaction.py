@@ -8,6 +8,7 @@ actions since, and a resumed run plays these again and checks that it sees the s
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from policysmith.common.errors import NotFiniteError
-from policysmith.common.observations import Observation, Seen, each_part, parts_of, stack, to_tensors
+from policysmith.common.observations import STATE, Observation, Seen, each_part, parts_of, stack, to_tensors
 from policysmith.common.rng import derive
 from policysmith.common.spaces import ActionSpace
 from policysmith.experience.collect import succeeded
@@ -98,9 +99,11 @@ class Interaction:
     def step(self, action: np.ndarray) -> Interacted:
         """Play `action` [env, action], clipped to the limits; episodes that end are followed by new ones."""
         self.start()
-        played = action if self._clip is None else np.clip(action, *self._clip)
+        played = np.array(action)
+        if self._clip is not None:
+            np.minimum(np.maximum(played, self._clip[0], out=played), self._clip[1], out=played)
         found = self.environments.step(played)
-        self._played.append(np.array(played))
+        self._played.append(played)
         self.count += self.rows - len(found.lost)
         for row in found.lost:
             self._forgive(found, row)
@@ -272,9 +275,10 @@ class Interaction:
 
     def _check(self, seen: Seen, reward: np.ndarray | None) -> None:
         """Raise where a number is not finite, naming environment, step and episode."""
-        for name, part in (*parts_of(seen).items(), ("reward", reward)):
+        parts = seen if isinstance(seen, Mapping) else {STATE: seen}
+        for name, part in (*parts.items(), ("reward", reward)):
             # A sum is not finite where a part is not, and costs a tenth of looking at each.
-            if part is None or part.dtype == np.uint8 or np.isfinite(part.sum()) or np.isfinite(part).all():
+            if part is None or part.dtype == np.uint8 or math.isfinite(part.sum()) or np.isfinite(part).all():
                 continue
             row = int(np.argwhere(~np.isfinite(part))[0][0])
             what = "reward" if name == "reward" else "observation"

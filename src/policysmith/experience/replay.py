@@ -150,7 +150,9 @@ class Replay:
         if self.n_step > 1:
             return self._several(step, column)
         place = step if self.columns == 1 else step * self.columns + column
-        return _nested({name: value.flatten(0, 1)[place] for name, value in self.data.items()})
+        return _nested(
+            {name: value.flatten(0, 1).index_select(0, place) for name, value in self.data.items()}
+        )
 
     def episode_end(self, step: Int[Tensor, "row"], column: Int[Tensor, "row"]) -> Int[Tensor, "row"]:
         """How many steps lie between each place and the last of its episode that is kept."""

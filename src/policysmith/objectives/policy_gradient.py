@@ -48,8 +48,8 @@ def clipped_policy_loss(
     if ceiling is not None and ceiling <= 1:
         raise SettingError(f"a ceiling of {ceiling}", expected="more than 1")
     advantage = advantage.detach()
-    ratio = importance_ratio(log_prob, old_log_prob)
-    loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high))
+    cost, ratio = -advantage, importance_ratio(log_prob, old_log_prob)
+    loss = torch.maximum(cost * ratio, cost * ratio.clamp(1 - low, 1 + high))
     if ceiling is None:
         return loss
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * ceiling), loss)

@@ -87,6 +87,7 @@ class Learner:
         self.acts = acts
         self.steps = 0
         self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._all = self._parameters()
         self._functional = _LossModule(module, loss)
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -101,9 +102,12 @@ class Learner:
                 group["lr"] = rate * self.schedule(self.steps)
         if not self.module.training:
             self.module.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        metrics = self._accumulate(batch) if isinstance(batch, TensorDict) else self._at_once(batch)
-        metrics["grad_norm"] = float(self._clip())
+        if isinstance(batch, TensorDict):
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics = self._accumulate(batch)
+            metrics["grad_norm"] = float(self._clip())
+        else:
+            metrics = self._at_once(batch)
         if not all(map(math.isfinite, (metrics["loss"], metrics["grad_norm"]))):
             raise self._not_finite(batch, metrics)
         self.optimizer.step()
@@ -162,10 +166,22 @@ class Learner:
         return processes.sum_numbers(totals)
 
     def _at_once(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Gradients of the rows as a whole, clipped; as few calls as it can be, and one wait for numbers."""
+        for parameter in self._all:
+            parameter.grad = None
         values, statistics = self.loss(self.module, batch)
-        loss = values.mean()
-        loss.backward()
-        return {"loss": loss.item()} | {name: value.mean().item() for name, value in statistics.items()}
+        values.mean().backward()
+        gradients = [p.grad for p in self._all if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        rows = [values.detach(), *(value.detach() for value in statistics.values())]
+        if all(row.shape == rows[0].shape for row in rows):
+            means = torch.stack(rows).flatten(1).mean(1)
+        else:
+            means = torch.stack([row.mean() for row in rows])
+        *found, grad_norm = torch.cat([means, norm[None]]).tolist()
+        if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
+            torch._foreach_mul_(gradients, self.max_grad_norm / (grad_norm + 1e-6))
+        return dict(zip(("loss", *statistics), found, strict=True)) | {"grad_norm": grad_norm}
 
     def _clip(self) -> Tensor:
         parameters = self._parameters()

@@ -27,8 +27,9 @@ from policysmith.objectives.values import conservative_penalty
 from policysmith.policies.actors import NetworkPolicy, without_noise
 from policysmith.training.learner import Learner
 from policysmith.training.learners.off_policy import OfflineSettings, UpdateOnce
-from policysmith.training.learners.sac import SacLearners, SacSettings, adam, critic_loss
+from policysmith.training.learners.sac import SacLearners, SacSettings, critic_loss
 from policysmith.training.loop import RunState
+from policysmith.training.optimizers import adam
 
 Draw = Callable[[Tensor], tuple[Tensor, Float[Tensor, "row"]]]
 """Observations [row, ...] -> an action of the policy for each, and its log-density in the unit cube."""

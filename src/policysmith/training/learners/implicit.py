@@ -35,8 +35,9 @@ from policysmith.policies.actors import NetworkPolicy, without_noise
 from policysmith.policies.heads import GaussianHead
 from policysmith.training.learner import Learner, cosine_schedule
 from policysmith.training.learners.off_policy import OfflineSettings, UpdateOnce
-from policysmith.training.learners.sac import adam, critic_loss
+from policysmith.training.learners.sac import critic_loss
 from policysmith.training.loop import RunState
+from policysmith.training.optimizers import adam
 
 
 @dataclass(frozen=True)

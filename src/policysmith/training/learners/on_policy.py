@@ -32,6 +32,7 @@ from policysmith.objectives.returns import generalised_advantage
 from policysmith.policies.actors import NetworkPolicy, without_noise
 from policysmith.training.learner import Learner, Loss
 from policysmith.training.loop import Progress, RunState, Stateful, Update, run
+from policysmith.training.optimizers import adam
 
 Rollout = dict[str, Any]
 """Arrays [time, env, ...] of one rollout; keys as in `common.keys`."""
@@ -306,9 +307,7 @@ def on_policy_run(
 
 def policy_learner(agent: ActorCritic, loss: Loss, settings: OnPolicySettings) -> Learner:
     """The learner of an actor-critic: Adam, its rate annealed where asked for."""
-    optimizer = torch.optim.Adam(
-        agent.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon, fused=True
-    )
+    optimizer = adam(agent, settings.learning_rate, eps=settings.adam_epsilon)
     total = settings.steps * settings.epochs * settings.minibatches
     return Learner(
         agent,

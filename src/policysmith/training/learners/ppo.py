@@ -17,7 +17,7 @@ from policysmith.common.errors import SettingError
 from policysmith.common.rng import seeded_initialisation
 from policysmith.experience.interaction import Interaction
 from policysmith.networks.critics import ValueNetwork
-from policysmith.objectives.policy_gradient import clipped_policy_loss, clipped_share, clipped_value_loss
+from policysmith.objectives.policy_gradient import clipped_policy_loss, clipped_value_loss
 from policysmith.policies.actors import actor_for, body_for
 from policysmith.policies.heads import orthogonal
 from policysmith.training.learner import Loss
@@ -95,7 +95,8 @@ def ppo_loss(settings: PpoSettings) -> Loss:
 
     def loss(agent: ActorCritic, batch: Rollout) -> tuple[Float[Tensor, "row"], dict[str, Tensor]]:
         old, advantage = batch["behaviour_log_prob"].flatten(), batch["advantage"].flatten()
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        deviation, mean = torch.std_mean(advantage)
+        advantage = (advantage - mean) / (deviation + 1e-8)
         log_prob, entropy, value = agent.evaluate(batch)
         values = clipped_policy_loss(log_prob, old, advantage, low=settings.clip, high=settings.clip)
         error = value_error(value, batch, settings)
@@ -124,11 +125,13 @@ def statistics(
 ) -> dict[str, Tensor]:
     """What a PPO run is watched by: entropy, value loss, clipped share, and the divergence moved (k3)."""
     moved = log_prob - old
+    gone = moved.exp() - 1
     return {
         "entropy": entropy,
         "value_loss": error,
-        "clipped": clipped_share(log_prob, old, advantage, low=settings.clip, high=settings.clip),
-        "kl": moved.exp() - 1 - moved,
+        # `objectives.policy_gradient.clipped_share` with one range, in half as many calls.
+        "clipped": (gone * advantage.sign() > settings.clip).float(),
+        "kl": gone - moved,
     }
 
 

@@ -33,6 +33,7 @@ from policysmith.policies.actors import NetworkPolicy, actor_for, spaces_of, wit
 from policysmith.training.learner import Learner
 from policysmith.training.learners.off_policy import Explore, OffPolicySettings, UpdateOnce
 from policysmith.training.loop import RunState
+from policysmith.training.optimizers import adam
 
 Opinion = Callable[[Float[Tensor, "member row"]], Float[Tensor, "row"]]
 """How the critics' opinions of the actor's action become one."""
@@ -258,11 +259,6 @@ def vector_size(space: gymnasium.Space) -> int:
             cure="flatten the observation (gymnasium.wrappers.FlattenObservation), or use ppo",
         )
     return int(spaces["state"].shape[0])
-
-
-def adam(module: nn.Module, rate: float, **settings: Any) -> torch.optim.Adam:
-    """Adam over all weights, its arithmetic fused."""
-    return torch.optim.Adam(module.parameters(), lr=rate, fused=True, **settings)
 
 
 def mean_opinion(q: Float[Tensor, "member row"]) -> Float[Tensor, "row"]:

@@ -32,8 +32,9 @@ from policysmith.objectives.values import clipped_double_q, improvement_scale, s
 from policysmith.policies.actors import NetworkPolicy, actor_for
 from policysmith.training.learner import Learner
 from policysmith.training.learners.off_policy import Explore, UpdateOnce
-from policysmith.training.learners.sac import adam, critic_for, critic_loss, vector_size
+from policysmith.training.learners.sac import critic_for, critic_loss, vector_size
 from policysmith.training.loop import RunState
+from policysmith.training.optimizers import adam
 
 Follow = Callable[[Float[Tensor, "row"], Float[Tensor, "row action"], Transitions], Float[Tensor, "row"]]
 """(Q of the actor's actions, the actions, the batch) -> what the actor minimises, per row."""
