@@ -40,6 +40,8 @@ def learners() -> AwacLearners:
 
 def test_critics_back_up_an_action_of_the_policy_without_entropy():
     found, rows = learners(), batch()
+    for weight in found.critic.parameters():  # no longer what their target is
+        weight.data.add_(0.5)
     state = found.rng.get_state()
     target = found.value_target(rows)
     found.rng.set_state(state)

@@ -42,6 +42,9 @@ def learners(settings: Td3Settings = SETTINGS, **keywords) -> Td3Learners:
 
 def test_without_smoothing_the_target_is_the_least_critics_value_of_the_target_actors_action():
     found, rows = learners(replace(SETTINGS, smoothing=0.0)), batch()
+    for module in (found.actor, found.critic):  # no longer what their targets are
+        for weight in module.parameters():
+            weight.data.add_(0.5)
     with torch.no_grad():
         action = found.target_actor.module.distribution(rows["next_observation"]).mode()
         q = found.target.module(rows["next_observation"], action).amin(0)
@@ -60,6 +63,15 @@ def test_the_smoothed_action_stays_within_the_limit_of_the_noise_and_the_actions
     assert (moved <= 0.5 * (HIGH - LOW) / 2 + 1e-6).all()
     assert ((seen[0] >= LOW) & (seen[0] <= HIGH)).all()
     assert float(moved[:, 0].max()) == pytest.approx(1.0)
+
+
+def test_smoothing_is_as_large_as_it_is_set_in_halves_of_the_actions_range():
+    found, rows = learners(replace(SETTINGS, smoothing=0.1, smoothing_limit=10.0)), batch(3000)
+    seen = []
+    found.target.module.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    found.value_target(rows)
+    moved = seen[0] - found.target_actor.module.distribution(rows["next_observation"]).mode()
+    assert moved.std(0).tolist() == pytest.approx([0.2, 0.05], rel=0.1)
 
 
 def test_actor_and_targets_move_every_second_update_and_the_critics_at_each():
