@@ -6,6 +6,8 @@ import pytest
 
 from policysmith.common.catalogue import systems
 from policysmith.evaluation.conformance import check_system
+from policysmith.experience.demonstrations import Demonstrations
+from policysmith.experience.episodes import Episodes
 from policysmith.policies.actors import gaussian_actor
 from policysmith.worlds import registry
 from policysmith.worlds.trials import Feedback
@@ -23,6 +25,8 @@ def inputs_of(name):
     if name == "metaworld":
         pytest.importorskip("metaworld")
         return (gaussian_actor(39, 4, deterministic=True),)
+    if name == "serl":
+        return ("point-reach", Episodes.from_arrays(Demonstrations("point-reach", episodes=6).record()))
     return None
 
 

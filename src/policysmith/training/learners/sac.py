@@ -100,7 +100,8 @@ class Temperature(nn.Module):
 class SacLearners:
     """The three learners and the critics' target for an environment's spaces, and what is done with them.
 
-    `opinion` joins the critics for the actor: the least of them, or RLPD's mean.
+    `opinion` joins the critics for the actor: the least of them, or RLPD's mean. `make_actor` and
+    `make_critic` make the networks, where they are not the usual ones; `tasks`: one temperature for each.
     """
 
     def __init__(
@@ -111,6 +112,9 @@ class SacLearners:
         *,
         seed: int,
         opinion: Opinion = clipped_double_q,
+        make_actor: Callable[..., NetworkPolicy] | None = None,
+        make_critic: Callable[..., QEnsemble] | None = None,
+        tasks: int = 0,
     ) -> None:
         action.require(CONTINUOUS, by="SAC", instead="dqn, or ppo, which serves every action space")
         self.settings, self.opinion = settings, opinion
@@ -118,9 +122,9 @@ class SacLearners:
             -float(action.size) if settings.target_entropy is None else settings.target_entropy
         )
         with seeded_initialisation(seed):
-            self.actor = squashed_actor(space, action, settings)
-            self.critic = critic_for(space, action, settings)
-            self.temperature = Temperature(settings.initial_temperature)
+            self.actor = (make_actor or squashed_actor)(space, action, settings)
+            self.critic = (make_critic or critic_for)(space, action, settings)
+            self.temperature = Temperature(settings.initial_temperature, tasks=tasks)
         self.rng = generator(seed, "actions")
         self.target = TargetNetwork(self.critic, settings.rate)
         self.learners = {
@@ -171,7 +175,7 @@ class SacLearners:
     @torch.no_grad()
     def value_target(self, batch: Transitions) -> Float[Tensor, "row"]:
         """What the critics are fitted to."""
-        action, log_prob = self.actor.draw(batch["next_observation"], self.rng)
+        action, log_prob = self.soft_draw(batch["next_observation"])
         q = self.target.module(batch["next_observation"], action)
         value = clipped_double_q(q, self._subset())
         if self.settings.backup_entropy:
@@ -182,6 +186,10 @@ class SacLearners:
             terminated=batch["terminated"],
             discount=batch.get("discount", self.settings.discount),
         )
+
+    def soft_draw(self, observation: Any) -> tuple[Tensor, Float[Tensor, "row"]]:
+        """What the policy would do next, for the critics' target."""
+        return self.actor.draw(observation, self.rng)
 
     def actor_loss(
         self, actor: NetworkPolicy, batch: Transitions

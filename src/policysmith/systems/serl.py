@@ -1,0 +1,310 @@
+"""SERL: reinforcement learning on a robot within an hour, by a known algorithm with every choice made well.
+
+RLPD (`training/learners/rlpd.py`): soft actor-critic whose batches are half demonstrations, with ten critics
+under LayerNorm and many updates per step, on a reward of success alone:
+
+    critics' target = r + discount min over two of ten Q'(s', a')
+    actor:          max  mean over ten Q(s, a) - temperature log pi(a|s)
+
+The reward is the environment's (a pose within tolerances, `rewards/poses.py`), a classifier's that was
+trained on the demonstrations' frames before, or one's that goes on being trained with what the policy sees as
+failures (VICE). The actor may act beside the learner, at a robot's rate (`asynchronous`), and two agents may
+undo each other's work so that nobody has to reset anything (`train_reset_free`). Frames relative to where an
+episode began are `worlds/frames.py`, the compliant controller below the policy is `policies/impedance.py`.
+
+What sets it apart from `sac` is the demonstrations and how often it learns; each part can be switched off.
+
+Reference: Luo et al. 2024, "SERL: A software suite for sample-efficient robotic reinforcement learning"
+(2401.16013); Ball et al. 2023, RLPD (2302.02948).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from policysmith.common.errors import CapabilityError, DataError, SettingError
+from policysmith.common.rng import generator, global_randomness, seeded_initialisation
+from policysmith.experience.environments import Maker, environments_of, makers_of
+from policysmith.experience.episodes import Episodes
+from policysmith.experience.interaction import Interaction
+from policysmith.experience.replay import Replay, transitions_of
+from policysmith.rewards.classifier import ClassifierReward, SuccessClassifier, paid_by
+from policysmith.training.learner import Learner
+from policysmith.training.learners.asynchronous import Beside, asynchronous_run
+from policysmith.training.learners.classifiers import fit_classifier, vice_batch, vice_learner
+from policysmith.training.learners.off_policy import off_policy_run
+from policysmith.training.learners.reset_free import Way, reset_free_run
+from policysmith.training.learners.rlpd import (
+    RlpdLearners,
+    RlpdSettings,
+    check_demonstrations,
+    with_demonstrations,
+)
+from policysmith.training.loop import Progress, RunState
+
+Reward = Literal["environment", "classifier", "vice"]
+
+
+@dataclass(frozen=True)
+class Config(RlpdSettings):
+    """The state-based defaults of SERL's code (utils/launcher.py, agents/continuous/sac.py, examples).
+
+    Ten critics, subsets of two, two layers of 256 under LayerNorm and tanh, Adam 3e-4 with 2,000 steps of
+    warm-up, targets by 0.005, temperature from 0.01 towards an entropy of minus half the action's dimension
+    (`target_entropy` None), no entropy in the target, batches of 256, 8 critic updates per step, 300 random
+    steps. Its pixel agents have a discount of 0.96 and 4 updates. See `RlpdSettings` for each setting.
+
+    - `reward`: the environment's own; a `classifier`'s, trained on the demonstrations' frames, success
+      against the others, for `classifier_steps`; or that of `vice`, trained every `classifier_every` steps.
+    - `asynchronous`: the actor does not wait for the learner, see `beside`; the run then takes
+      `beside.learner_steps`, and is not repeated to the same numbers.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "tanh"
+    layer_norm: bool = True
+    members: int = 10
+    subset: int = 2
+    initial_temperature: float = 0.01
+    backup_entropy: bool = False
+    random_steps: int = 300
+    updates: int = 8
+    policy_every: int = 8
+    warmup_steps: int = 2000
+    reward: Reward = "environment"
+    classifier_steps: int = 100
+    classifier_rate: float = 1e-4
+    classifier_every: int = 30
+    asynchronous: bool = False
+    beside: Beside = field(default_factory=Beside)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward not in get_args(Reward):
+            raise SettingError(f"the reward '{self.reward}'", expected=", ".join(get_args(Reward)))
+        if self.classifier_steps < 1 or self.classifier_every < 1 or not self.classifier_rate > 0:
+            raise SettingError(
+                f"a classifier trained for {self.classifier_steps} steps, or every {self.classifier_every}, "
+                f"at a rate of {self.classifier_rate}",
+                expected="at least 1, and a rate above 0",
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: the environment's, or the learner's where it does not wait."""
+        return self.beside.learner_steps if self.asynchronous else super().steps
+
+
+BENCH = Config(
+    environment_steps=2500,
+    hidden=(64, 64),
+    batch_size=64,
+    updates=4,
+    policy_every=4,
+    warmup_steps=0,
+    discount=0.97,
+    learning_rate=1e-3,
+    critic_learning_rate=1e-3,
+    temperature_learning_rate=1e-3,
+    normalise=True,
+)
+PRESETS = {
+    "paper": Config(),
+    "bench": BENCH,
+    "tiny": Config(
+        environment_steps=24,
+        random_steps=8,
+        hidden=(8,),
+        batch_size=4,
+        members=3,
+        updates=2,
+        policy_every=2,
+        warmup_steps=4,
+        replay_capacity=100,
+        normalise=True,
+    ),
+}
+"""The paper's, a laptop's (a drawer at 20 decisions per second in minutes), and a test's."""
+
+
+def train(
+    environment: str | Maker | gymnasium.Env,
+    demonstrations: Episodes | None = None,
+    *,
+    config: Config = PRESETS["paper"],
+    seed: int = 0,
+    state: RunState | Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Learn to act in `environment` from `demonstrations` in it and from what is tried.
+
+    The environment is a name, a function that makes one, or an environment; without demonstrations
+    `demonstration_share` has to be 0. The policy so far is `progress.state.policy()`; it acts without noise.
+    """
+    seen = None if demonstrations is None else demonstrations.steps["observation"]
+    if seen is not None and not isinstance(seen, Tensor):
+        raise CapabilityError(
+            "the demonstrations show parts or pictures",
+            expected="an observation that is one vector",
+            cure="leave the cameras out when loading them, or join the parts",
+        )
+    classifier = None if config.reward == "environment" else _classifier(demonstrations, config, seed)
+    paid = partial(ClassifierReward, classifier=classifier) if config.reward == "classifier" else None
+    copies = environments_of(
+        environment if paid is None else _paying(environment, config, paid),
+        config.environments,
+        processes=config.processes,
+    )
+    interaction = Interaction(copies, seed=seed)
+    agent = RlpdLearners(
+        copies.observation_space,
+        interaction.action_space,
+        with_target_entropy(config, interaction.action_space.size),
+        seed=seed,
+        demonstrations=seen,  # type: ignore[arg-type]
+    )
+    shown = None
+    if demonstrations is not None:
+        space = interaction.action_space
+        check_demonstrations(demonstrations, low=space.low, high=space.high)
+        shown = _demonstrated(demonstrations, config, classifier)
+    store = config.replay()
+    source = with_demonstrations(store, shown, config.demonstration_share)
+    arguments = agent.run_arguments() | {
+        "interaction": interaction,
+        "settings": config,
+        "store": store,
+        "source": source,
+        "seed": seed,
+        "state": state,
+    }
+    if config.reward == "vice":
+        assert classifier is not None
+        assert demonstrations is not None
+        arguments |= _vice(arguments, classifier, demonstrations, config, seed)
+    if config.asynchronous:
+        return asynchronous_run(beside=config.beside, **arguments)
+    return off_policy_run(**arguments)
+
+
+def train_reset_free(
+    environment: str | Maker | gymnasium.Env,
+    forward: Way,
+    backward: Way,
+    *,
+    config: Config = PRESETS["paper"],
+    seed: int = 0,
+    state: RunState | Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Learn to do a task and to undo it, in turns and without resets; see `training.learners.reset_free`.
+
+    The policy that does it is `progress.state.policy()`, the one that undoes it
+    `progress.state.learners["backward_policy"].acting()`.
+    """
+    interaction = Interaction(environments_of(environment, 1, processes=config.processes), seed=seed)
+    settings = with_target_entropy(config, interaction.action_space.size)
+    return reset_free_run(interaction, (forward, backward), settings=settings, seed=seed, state=state)
+
+
+def with_target_entropy(config: Config, dimensions: int) -> Config:
+    """The settings with the entropy that is aimed at: minus half the action's dimension by default."""
+    return config if config.target_entropy is not None else replace(config, target_entropy=-dimensions / 2)
+
+
+# ---- learned rewards -----------------------------------------------------------------------------------
+
+
+def success_frames(demonstrations: Episodes) -> tuple[Tensor, Tensor]:
+    """What was seen after each step, where that was success and where it was not: [row, observation] each.
+
+    Raises `DataError` where no step is marked as a success, or all are.
+    """
+    after = transitions_of(demonstrations)["next_observation"]
+    success = demonstrations.steps["success"]
+    if not success.any() or success.all():
+        found = int(success.sum())
+        raise DataError(
+            f"{found} of {len(success)} demonstrated steps are marked as success",
+            expected="some that are and some that are not, for a classifier to tell apart",
+            cure="record them in an environment that says `success` in info, or set reward to environment",
+        )
+    return after[success], after[~success]
+
+
+def _classifier(demonstrations: Episodes | None, config: Config, seed: int) -> SuccessClassifier:
+    if demonstrations is None:
+        raise DataError(
+            "a classifier of success needs demonstrations to learn from",
+            cure="give demonstrations, or set reward to environment",
+        )
+    success, failure = success_frames(demonstrations)
+    with seeded_initialisation(seed):
+        classifier = SuccessClassifier(demonstrations.observation_size)
+    if config.reward == "vice":
+        return classifier.fit_scale(torch.cat([success, failure])).eval()
+    fit_classifier(
+        classifier,
+        success,
+        failure,
+        steps=config.classifier_steps,
+        learning_rate=config.classifier_rate,
+        rng=generator(seed, "classifier"),
+    )
+    return classifier
+
+
+def _paying(
+    environment: str | Maker | gymnasium.Env, config: Config, paid: Callable[[gymnasium.Env], gymnasium.Env]
+) -> Maker:
+    maker = makers_of(environment, config.environments, config.processes > 0)[0]
+    return partial(_made_paying, maker, paid)
+
+
+def _made_paying(make: Maker, paid: Callable[[gymnasium.Env], gymnasium.Env]) -> gymnasium.Env:
+    return paid(make())
+
+
+def _demonstrated(episodes: Episodes, config: Config, classifier: SuccessClassifier | None) -> Replay:
+    """The demonstrations as a replay, paid and ended by the classifier where its word is the reward."""
+    rows = transitions_of(episodes)
+    if config.reward == "classifier":
+        assert classifier is not None
+        said = classifier.says(rows["next_observation"])
+        rows |= {"reward": said.float(), "terminated": said}
+    replay = Replay(len(rows["reward"]), n_step=config.n_step, discount=config.discount)
+    replay.extend(rows)
+    return replay
+
+
+def _vice(
+    arguments: Mapping[str, Any],
+    classifier: SuccessClassifier,
+    demonstrations: Episodes,
+    config: Config,
+    seed: int,
+) -> dict[str, Any]:
+    """What the run is given besides: a learner of the classifier, and rewards by its present word."""
+    goal, rng, store = success_frames(demonstrations)[0], generator(seed, "classifier"), arguments["store"]
+    learner: Learner = vice_learner(classifier, learning_rate=config.classifier_rate)
+
+    def before_step(state: RunState) -> dict[str, float]:
+        if state.step % config.classifier_every or not len(store):
+            return {}
+        seen = store.sample(config.batch_size, rng)["next_observation"]
+        rows = max(2, config.batch_size - config.batch_size % 2)
+        with global_randomness(rng):  # of the dropout
+            found = learner.step(vice_batch(goal, seen, rows=rows, rng=rng))
+        return {f"classifier/{name}": value for name, value in found.items()}
+
+    return {
+        "label": paid_by(classifier),
+        "before_step": before_step,
+        "learners": {**arguments["learners"], "classifier": learner},
+        "generators": {**arguments["generators"], "classifier": rng},
+    }
