@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from policysmith.common.catalogue import systems
@@ -10,6 +12,7 @@ from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.policies.actors import gaussian_actor
 from policysmith.worlds import registry
+from policysmith.worlds.metaworld_suites import OneHot
 from policysmith.worlds.trials import Feedback
 
 READY = [system.name for system in systems() if system.status == "ready"]
@@ -25,6 +28,8 @@ def inputs_of(name):
     if name == "metaworld":
         pytest.importorskip("metaworld")
         return (gaussian_actor(39, 4, deterministic=True),)
+    if name in ("mt-sac", "mtmh-sac"):
+        return (["point-reach", partial(registry.make, "point-reach", horizon=10)],)
     if name == "serl":
         return ("point-reach", Episodes.from_arrays(Demonstrations("point-reach", episodes=6).record()))
     return None
@@ -34,6 +39,8 @@ def tried_in(name):
     """What makes the environment that a policy is tried in where it sees more than the standard one shows."""
     if name == "rl2":
         return lambda: Feedback(registry.make("point-reach"))
+    if name in ("mt-sac", "mtmh-sac"):
+        return lambda: OneHot(registry.make("point-reach"), 0, 2)
     return None
 
 

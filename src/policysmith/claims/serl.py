@@ -39,7 +39,7 @@ DRAWER = Task(
 )
 RLPD, ALONE, CLONING = "RLPD", "without demonstrations", "behaviour cloning"
 ENOUGH, LITTLE, CLEARLY = 0.9, 0.2, 0.15
-"""RLPD has to succeed so often, SAC without demonstrations less often than so, and cloning by so much less."""
+"""RLPD has to succeed so often, SAC without demonstrations less than so, and cloning by so much less."""
 EVERY, WATCHED = 500, 20
 """Decisions between two looks at a run in training, and the episodes of a look."""
 

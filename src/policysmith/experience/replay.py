@@ -145,6 +145,16 @@ class Replay:
             return place, torch.zeros_like(place)
         return place // self.columns, place % self.columns
 
+    def draw_of(self, column: Int[Tensor, "row"], rng: torch.Generator) -> Int[Tensor, "row"]:
+        """A place (step) in the ring for each row, of a uniform draw from its column."""
+        if len(self) == 0:
+            raise DataError("a replay without a transition was drawn from", expected="at least one")
+        if self._valid is None:
+            return torch.randint(self._filled, column.shape, generator=rng)
+        # The largest of random numbers, among the places that can be drawn.
+        number = torch.rand(len(column), self._filled, generator=rng)
+        return (number * self._valid[: self._filled, column].T).argmax(1)
+
     def at(self, step: Int[Tensor, "row"], column: Int[Tensor, "row"]) -> Transitions:
         """The transitions at given places."""
         if self.n_step > 1:
@@ -280,6 +290,25 @@ class Mixed:
             if count:
                 parts.append(source.sample(count, rng))
         return joined(parts)
+
+
+class EqualShares:
+    """Draws equally many transitions of every column of `replay`, which side by side are the rows of tasks.
+
+    `rows` that are no multiple of the columns leave one row more to the first of them.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+
+    def __len__(self) -> int:
+        """Transitions of the replay."""
+        return len(self.replay)
+
+    def sample(self, rows: int, rng: torch.Generator) -> Transitions:
+        """`rows` transitions, column after column; `DataError` from an empty replay."""
+        column = torch.arange(rows) * self.replay.columns // rows
+        return self.replay.at(self.replay.draw_of(column, rng), column)
 
 
 class Hindsight:

@@ -179,13 +179,18 @@ class SacLearners:
         q = self.target.module(batch["next_observation"], action)
         value = clipped_double_q(q, self._subset())
         if self.settings.backup_entropy:
-            value = soft_value(value, log_prob, temperature=self.temperature())
+            temperature = self.temperature_of(batch["next_observation"])
+            value = soft_value(value, log_prob, temperature=temperature)
         return td_target(
             batch["reward"],
             value,
             terminated=batch["terminated"],
             discount=batch.get("discount", self.settings.discount),
         )
+
+    def temperature_of(self, observation: Any) -> Tensor:
+        """What entropy is worth where these observations were made: the same everywhere, or [row]."""
+        return self.temperature()
 
     def soft_draw(self, observation: Any) -> tuple[Tensor, Float[Tensor, "row"]]:
         """What the policy would do next, for the critics' target."""
@@ -199,7 +204,7 @@ class SacLearners:
         with frozen(self.critic):
             q = self.opinion(self.critic(batch["observation"], action))
         with torch.no_grad():
-            temperature = self.temperature()
+            temperature = self.temperature_of(batch["observation"])
         return temperature * log_prob - q, {"entropy": -log_prob}
 
     def temperature_loss(

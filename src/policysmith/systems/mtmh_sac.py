@@ -1,0 +1,106 @@
+"""MTMH-SAC: multi-task SAC whose tasks share the layers but the last, which each has for itself.
+
+    output of task i = W_i h(observation) + b_i,     h shared
+
+Gradients of a task move the shared layers and its own output, so that what one task wants of its last layer
+is not undone by another. Everything else (equal shares of every batch, a temperature per task) is `mt-sac`.
+
+Reference: Yu et al. 2019, "Meta-World" (1910.10897), section 5, multi-task multi-head SAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+
+from policysmith.common.spaces import ActionSpace
+from policysmith.policies.actors import NetworkPolicy
+from policysmith.policies.multi_task import TaskBody, TaskHead, TaskQ
+from policysmith.training.learners.multi_task import MultiTaskSettings, Task, multi_task_run
+from policysmith.training.learners.sac import vector_size
+from policysmith.training.loop import Progress, RunState
+
+
+@dataclass(frozen=True)
+class Config(MultiTaskSettings):
+    """The same sizes as `mt-sac`, which are not confirmed. See `MultiTaskSettings` and `SacSettings`."""
+
+    environments: int = 10
+    environment_steps: int = 2_000_000
+    hidden: tuple[int, ...] = (400, 400, 400)
+    batch_size: int = 128
+    random_steps: int = 1000
+
+
+PRESETS = {
+    "paper": Config(),
+    "bench": Config(
+        environments=5,
+        environment_steps=5000,
+        random_steps=200,
+        hidden=(128, 128),
+        batch_size=64,
+        learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        temperature_learning_rate=1e-3,
+    ),
+    "tiny": Config(
+        environments=2,
+        environment_steps=12,
+        random_steps=4,
+        hidden=(8,),
+        batch_size=4,
+        replay_capacity=50,
+    ),
+}
+"""The paper's, a laptop's, and a test's."""
+
+
+def train(
+    tasks: Sequence[Task],
+    *,
+    config: Config = PRESETS["paper"],
+    seed: int = 0,
+    state: RunState | Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Learn `tasks`, each the name of an environment or a function that makes one, at once.
+
+    The policy so far is `progress.state.policy()`; it acts without noise, on observations that end in the
+    task's number as a one-hot vector (`worlds.metaworld_suites.OneHot`).
+    """
+    count = config.environments
+    return multi_task_run(
+        tasks,
+        settings=config,
+        seed=seed,
+        make_actor=partial(heads_of_tasks, tasks=count),
+        make_critic=partial(critics_of_tasks, tasks=count),
+        state=state,
+    )
+
+
+def heads_of_tasks(
+    space: gymnasium.Space, action: ActionSpace, settings: MultiTaskSettings, *, tasks: int
+) -> NetworkPolicy:
+    """An actor with an output layer per task."""
+    body = TaskBody(vector_size(space), tasks, hidden=settings.hidden, activation=settings.activation)
+    return NetworkPolicy(body, TaskHead(body.width, tasks, action.low, action.high))
+
+
+def critics_of_tasks(
+    space: gymnasium.Space, action: ActionSpace, settings: MultiTaskSettings, *, tasks: int
+) -> TaskQ:
+    """Critics with an output per task."""
+    return TaskQ(
+        vector_size(space),
+        tasks,
+        action.low,
+        action.high,
+        members=settings.members,
+        hidden=settings.hidden,
+        activation=settings.activation,
+    )
