@@ -69,10 +69,11 @@ def made(name: str, options: Mapping[str, Any], limit: int | None) -> gymnasium.
 
 def options_of(words: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE each, a value being JSON or else text."""
-    return dict(_option(text) for text in words)
+    return dict(option(text) for text in words)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a value, which is JSON where it can be read as such."""
     name, equals, value = text.partition("=")
     if not equals:
         raise SettingError(f"'{text}' is no option of an environment", expected="NAME=VALUE")

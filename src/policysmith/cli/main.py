@@ -107,11 +107,12 @@ def _eval(words: list[str]) -> int | None:
 def _compare(words: list[str]) -> int | None:
     """`compare` of systems that act in environments, or of language systems: the first name says which."""
     from policysmith.cli import comparing, comparing_answers
+    from policysmith.cli.language import LanguageInputs
     from policysmith.cli.runs import training_inputs
     from policysmith.common.catalogue import find_system
 
     name = next((word for word in words if not word.startswith("-")), "")
-    language = bool(name) and training_inputs(find_system(name)) is not comparing.Inputs
+    language = bool(name) and training_inputs(find_system(name)) is LanguageInputs
     options = comparing_answers.CompareAnswers if language else comparing.Compare
     return tyro.cli(options, args=words, prog="policysmith compare").run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from policysmith.cli import evaluations, look
+from policysmith.cli.acting_inputs import ActingInputs, TaskInputs
 from policysmith.cli.environment import EnvironmentInputs, options_of
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
 from policysmith.cli.language import LanguageInputs
@@ -102,7 +104,12 @@ def training_inputs(system: System) -> Any:
     """What the command line brings to a system that trains, by what it takes."""
     if {"prompts", "policy"} <= set(system.takes):
         return LanguageInputs
-    return Inputs if "episodes" in system.takes else EnvironmentInputs
+    if set(system.takes) == {"environment", "tasks"}:
+        return TaskInputs
+    if "episodes" not in system.takes:
+        return EnvironmentInputs
+    first = next(iter(inspect.signature(system.load().train).parameters))
+    return ActingInputs if first == "environment" else Inputs
 
 
 @dataclass(frozen=True)
