@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -180,7 +180,8 @@ def told(make: Maker, number: int, count: int) -> gymnasium.Env:
 def _in_rows(settings: MultiTaskSettings) -> SacSettings:
     """The settings as the loop counts, in rows and steps of all environments together."""
     tasks = settings.environments
-    plain = {name: getattr(settings, name) for name in SacSettings.__dataclass_fields__}
+    names = [field.name for field in fields(SacSettings)]
+    plain = {name: getattr(settings, name) for name in names}
     return SacSettings(
         **plain
         | {
