@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from policysmith.common.catalogue import systems
-from policysmith.evaluation.conformance import check_system
+from policysmith.evaluation.conformance import ENVIRONMENT, check_system
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.policies.actors import gaussian_actor
@@ -32,6 +32,8 @@ def inputs_of(name):
         return (["point-reach", partial(registry.make, "point-reach", horizon=10)],)
     if name == "serl":
         return ("point-reach", Episodes.from_arrays(Demonstrations("point-reach", episodes=6).record()))
+    if name == "famo2o":
+        return (Episodes.from_arrays(Demonstrations(ENVIRONMENT, episodes=6).record()), ENVIRONMENT)
     return None
 
 

@@ -178,8 +178,12 @@ class FamilyPolicy(Policy):
 
 def member(policy: FamilyPolicy, balance: float) -> FamilyPolicy:
     """The one member of a family that has this balance in every state; it shares the family's weights."""
-    saved: dict[str, Any] = {**policy.saved_arguments, "chooser": FixedChooser(balance)}  # type: ignore[attr-defined]
-    return FamilyPolicy(**saved).eval()
+    return _changed(policy, chooser=FixedChooser(balance))
+
+
+def quiet(policy: FamilyPolicy) -> FamilyPolicy:
+    """The same family without the noise of its actions; it shares the weights."""
+    return _changed(policy, deterministic=True)
 
 
 def check_range(given: Sequence[float]) -> None:
@@ -189,3 +193,8 @@ def check_range(given: Sequence[float]) -> None:
             f"a range of balances from {' to '.join(map(str, given)) or 'nothing'}",
             expected="two finite numbers, the lower one first",
         )
+
+
+def _changed(policy: FamilyPolicy, **changes: Any) -> FamilyPolicy:
+    saved: dict[str, Any] = {**policy.saved_arguments, **changes}  # type: ignore[attr-defined]
+    return FamilyPolicy(**saved).eval()

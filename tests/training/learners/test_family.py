@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from policysmith.common.errors import SettingError
-from policysmith.common.rng import seeded_initialisation
 from policysmith.common.spaces import ActionSpace
 from policysmith.objectives.values import advantage_weight, advantage_weighted_loss, clipped_double_q
-from policysmith.training.learners.family import ONLINE, FamilySettings
-from policysmith.training.learners.family_conservative import conservative_family
-from policysmith.training.learners.family_implicit import implicit_family
+from policysmith.training.learners.family import FamilySettings
+from policysmith.training.learners.family_conservative import ConservativeFamily
+from policysmith.training.learners.family_implicit import ImplicitFamily
+from policysmith.training.learners.fine_tuning import ONLINE
 from policysmith.training.loop import RunState
 
 SPACE = ActionSpace("continuous", (-1.0, -1.0), (1.0, 1.0))
 SETTINGS = FamilySettings(balance_range=(1.0, 5.0), hidden=(16,), sampled_actions=3)
-BASES = {"iql": implicit_family, "cql": conservative_family}
+BASES = {"iql": ImplicitFamily, "cql": ConservativeFamily}
 ROWS = 32
 
 
@@ -28,8 +28,7 @@ def rng(seed=0):
 
 
 def family(base="iql", **changes):
-    with seeded_initialisation(0):
-        return BASES[base](3, SPACE, dataclasses.replace(SETTINGS, **changes), rng())
+    return BASES[base](3, SPACE, dataclasses.replace(SETTINGS, **changes), seed=0)
 
 
 def batch(rows=ROWS, seed=1):
@@ -43,8 +42,8 @@ def batch(rows=ROWS, seed=1):
     }
 
 
-def state_of(made, phase=""):
-    return RunState(learners=made.learners, targets=made.targets, phase=phase)
+def update(made, rows, phase="", number=0):
+    return made.update_once(RunState(learners=made.learners, phase=phase), rows, number)
 
 
 def watch(learner):
@@ -85,9 +84,9 @@ def test_weights_and_loss_of_two_rows_by_hand():
 
 
 def test_no_single_action_counts_more_than_the_cap():
-    made = family(weight_cap=1.5)
-    metrics = made.update(state_of(made), batch() | {"reward": torch.full((ROWS,), 50.0)})
-    assert metrics["policy/weight"] <= 1.5
+    made = family(cap=1.5)
+    metrics = update(made, batch() | {"reward": torch.full((ROWS,), 50.0)})
+    assert metrics["imitation"] <= 1.5
 
 
 # ---- which balance -------------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ def test_offline_every_row_has_a_balance_of_its_own_and_the_chooser_is_not_asked
     made = family(base)
     certain(made, 2.0)
     seen = watch(made.learners["policy"])
-    made.update(state_of(made), batch(rows=2000))
+    update(made, batch(rows=2000))
     balance = seen[0]["balance"]
     assert len(balance.unique()) > 1500
     assert 1 <= float(balance.min()) < 1.05
@@ -110,7 +109,7 @@ def test_online_the_balance_is_the_choosers_as_it_was_before_the_update(base):
     made = family(base, learning_rate=1.0)
     certain(made, 2.0)
     seen = watch(made.learners["policy"])
-    made.update(state_of(made, ONLINE), batch())
+    update(made, batch(), ONLINE)
     # A learning rate of 1 throws the chooser far off in the same update.
     assert torch.allclose(seen[0]["balance"], torch.tensor(2.0), atol=0.01)
     assert float((made.policy.chooser(batch()["observation"]) - 2).abs().max()) > 0.5
@@ -119,7 +118,7 @@ def test_online_the_balance_is_the_choosers_as_it_was_before_the_update(base):
 def test_the_chooser_draws_online_and_does_not_take_its_mean():
     made = family()
     seen = watch(made.learners["policy"])
-    made.update(state_of(made, ONLINE), batch())
+    update(made, batch(), ONLINE)
     assert not torch.allclose(seen[0]["balance"], made.policy.chooser(batch()["observation"]), atol=0.1)
 
 
@@ -128,7 +127,7 @@ def test_the_chooser_draws_online_and_does_not_take_its_mean():
 def test_the_chooser_learns_in_both_phases(base, phase):
     made = family(base)
     before = weights(made.policy.chooser)
-    made.update(state_of(made, phase), batch())
+    update(made, batch(), phase)
     assert not torch.equal(weights(made.policy.chooser), before)
 
 
@@ -137,16 +136,16 @@ def test_the_chooser_waits_for_its_turn():
     moved = []
     for seed in range(6):
         before = weights(made.policy.chooser)
-        made.update(state_of(made), batch(seed=seed))
+        update(made, batch(seed=seed), number=seed)
         moved.append(not torch.equal(weights(made.policy.chooser), before))
     assert moved == [False, False, True] * 2
 
 
 def test_random_balances_leave_nothing_to_learn_for_a_chooser():
     made = family(random_balances=True)
-    assert set(made.learners) == {"policy", "critics", "value"}
+    assert set(made.learners) == {"policy", "critic", "value"}
     seen = watch(made.learners["policy"])
-    made.update(state_of(made, ONLINE), batch(rows=2000))
+    update(made, batch(rows=2000), ONLINE)
     assert float(seen[0]["balance"].min()) < 1.05
     assert float(seen[0]["balance"].max()) > 4.95
 
@@ -160,12 +159,13 @@ class SideOfTheState(nn.Module):
 
 def test_the_chooser_takes_for_each_state_the_member_whose_action_the_critic_likes():
     made = family(learning_rate=0.02, initial_temperature=0.05)
-    made.targets["critics"].module = SideOfTheState()
+    made.target.module = SideOfTheState()
     rows = batch(rows=256)
     actor = made.policy.actor
     # An actor whose members go from left to right as the balance rises.
     with torch.no_grad():
-        actor.body.layers[0].weight.zero_()
+        for weight in actor.body.layers[0].parameters():
+            weight.zero_()
         actor.body.layers[0].weight[0, 5] = 1.0  # sin(balance / 21.5), rising over the whole range
         actor.head.mean.weight.zero_()
         actor.head.mean.weight[0, 0] = 10.0
@@ -183,14 +183,14 @@ def test_the_chooser_takes_for_each_state_the_member_whose_action_the_critic_lik
 
 def test_critics_see_observation_and_action_and_nothing_else():
     made = family()
-    first = made.learners["critics"].module.network.layers[0]
+    first = made.learners["critic"].module.network.layers[0]
     assert first.weight.shape[1] == 3 + 2
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_the_choosers_step_moves_no_other_network(base):
     made = family(base)
-    actor, critics = made.policy.actor, made.learners["critics"].module
+    actor, critics = made.policy.actor, made.learners["critic"].module
     before = [weights(actor), weights(critics)]
     made.learners["chooser"].step(batch())
     assert torch.equal(weights(actor), before[0])
@@ -203,7 +203,7 @@ def test_the_choosers_step_moves_no_other_network(base):
 def test_the_actors_step_does_not_move_the_chooser(base):
     made = family(base)
     before = weights(made.policy.chooser)
-    rows = batch() | {"balance": torch.full((ROWS,), 2.0), "advantage": torch.zeros(ROWS)}
+    rows = batch() | {"balance": torch.full((ROWS,), 2.0), "imitation": torch.ones(ROWS)}
     made.learners["policy"].step(rows)
     assert torch.equal(weights(made.policy.chooser), before)
 
@@ -212,7 +212,7 @@ def test_the_actors_step_does_not_move_the_chooser(base):
 def test_over_iql_the_target_critics_judge_the_chooser_and_over_cql_the_critics(base, who):
     def moved(spoilt):
         made = family(base)
-        critics = made.targets["critics"].module if spoilt == "targets" else made.learners["critics"].module
+        critics = made.target.module if spoilt == "targets" else made.learners["critic"].module
         with torch.no_grad():
             for weight in critics.parameters():
                 weight.mul_(3).add_(0.5)
@@ -230,22 +230,23 @@ def test_over_iql_the_target_critics_judge_the_chooser_and_over_cql_the_critics(
 def test_nothing_follows_a_true_end_and_a_cut_episode_goes_on():
     made = family(discount=0.9)
     rows = batch()
-    seen = watch(made.learners["critics"])
-    made.update(state_of(made), rows)
+    seen = watch(made.learners["critic"])
+    update(made, rows)
     value = made.learners["value"].module(rows["next_observation"]).detach()
     wanted = torch.where(rows["terminated"], rows["reward"], rows["reward"] + 0.9 * value)
-    assert torch.allclose(seen[0]["target"], wanted, atol=1e-6)
+    assert torch.allclose(seen[0]["value_target"], wanted, atol=1e-6)
 
 
-def test_the_value_is_fitted_before_the_advantage_is_taken():
+def test_actions_are_weighed_by_the_value_that_has_just_been_fitted():
     made = family(learning_rate=0.1)
     rows = batch()
-    q = clipped_double_q(made.targets["critics"].module(rows["observation"], rows["action"]))
-    before = made.learners["value"].module(rows["observation"]).detach()
+    q = made.data_value(rows)
+    before = made.advantage(rows, q)
     seen = watch(made.learners["policy"])
-    made.update(state_of(made), rows)
-    after = made.learners["value"].module(rows["observation"]).detach()
-    assert torch.allclose(seen[0]["advantage"], q - after, atol=1e-6)
+    update(made, rows)
+    after = made.advantage(rows, q)
+    weighed = (seen[0]["balance"] * after).exp().clamp(max=made.family.cap)
+    assert torch.allclose(seen[0]["imitation"], weighed, rtol=1e-4)
     assert not torch.allclose(before, after, atol=1e-3)
 
 
@@ -257,13 +258,13 @@ def test_the_balance_at_the_next_state_is_carried_over_unless_it_is_wanted_anew(
         made = family("cql", **changes)
         asked, draw = [], made.policy.draw
         made.policy.draw = lambda seen, balance, rng: asked.append(balance) or draw(seen, balance, rng)
-        made.update(state_of(made), batch())
-        return asked[:3]  # sampled here, sampled at the next state, the next action
+        update(made, batch())
+        return asked[:3]  # the next action, samples here, samples at the next state
 
-    here, there, following = balances()
+    following, here, there = balances()
     assert torch.equal(here, there)
     assert torch.equal(here[:: SETTINGS.sampled_actions], following)
-    here, there, following = balances(next_balance_anew=True)
+    following, here, there = balances(balance_anew=True)
     assert not torch.equal(here, there)
     assert torch.equal(there[:: SETTINGS.sampled_actions], following)
 
@@ -282,11 +283,11 @@ def test_the_penalty_lowers_what_critics_say_of_actions_that_are_not_in_the_data
         rows = batch(rows=64)
         rows["action"] = 0.5 + 0.2 * rows["action"]
         anything = torch.rand(64, 9, 2, generator=rng(5)) * 2 - 1
-        rows |= {"target": torch.zeros(64), "sampled_action": anything}
+        rows |= {"value_target": torch.zeros(64), "sampled_action": anything}
         rows["sampled_log_density"] = torch.full((64, 9), -2 * 0.693147)
         for _ in range(60):
-            made.learners["critics"].step(rows)
-        critics = made.learners["critics"].module
+            made.learners["critic"].step(rows)
+        critics = made.learners["critic"].module
         of_any = critics(rows["observation"], anything[:, 0]).mean()
         return float((critics(rows["observation"], rows["action"]).mean() - of_any).detach())
 
@@ -303,7 +304,7 @@ def test_the_penalty_lowers_what_critics_say_of_actions_that_are_not_in_the_data
         ({"encoding_size": 5}, "encoding size must be even"),
         ({"chooser_every": 0}, "chooser_every"),
         ({"expectile": 1.5}, "expectile"),
-        ({"weight_cap": 0.0}, "weight_cap"),
+        ({"cap": 0.0}, "cap"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, said):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,27 +27,27 @@ from policysmith.experience.replay import Transitions
 from policysmith.networks.bodies import Body
 from policysmith.networks.embeddings import ScalarEncoding
 from policysmith.policies.actors import NetworkPolicy
-from policysmith.policies.family import BalanceChooser, FamilyPolicy, UniformChooser, check_range
+from policysmith.policies.family import (
+    BalanceChooser,
+    FamilyPolicy,
+    UniformChooser,
+    check_range,
+    quiet,
+)
 from policysmith.training.learner import Learner, Loss
-from policysmith.training.learners.off_policy import Explore, OffPolicySettings
+from policysmith.training.learners.fine_tuning import ONLINE, FineTuningSettings
+from policysmith.training.learners.off_policy import Explore
 from policysmith.training.learners.sac import adam
 from policysmith.training.loop import RunState
-
-OFFLINE, ONLINE = "offline", "online"
-"""The phases of a run."""
 
 Values = tuple[Float[Tensor, "row"], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class FamilySettings:
+class FamilySettings(FineTuningSettings):
     """A family over any base, learnt from data first and from experience after it.
 
-    - `offline_steps` updates on the data; then `online_steps` steps in the environment, an update after each.
-    - `reward_scale`, `reward_shift`: rewards are learnt from as scale * reward + shift; `scale_by_returns`
-      divides the scale by the spread of the data's returns and multiplies it by 1000.
-    - `batch_size`, `replay_capacity`, `discount`; `hidden`: of all networks; `learning_rate`: of all
-      optimisers; `rate`: of the critics' targets.
+    - `hidden`: of all networks; `learning_rate`: of all optimisers; `rate`: of the critics' targets.
     - `balance_range`: between which balances the members lie.
     - `encoding_size`, `encoding_base`: how the actor is told (see `networks.embeddings.ScalarEncoding`).
     - `chooser_every`: the chooser takes a step at every so many updates.
@@ -62,14 +61,7 @@ class FamilySettings:
       the lower end as the upper end lies above it, as in the authors' code.
     """
 
-    offline_steps: int = 1_000_000
-    online_steps: int = 1_000_000
-    reward_scale: float = 1.0
     reward_shift: float = -1.0
-    scale_by_returns: bool = False
-    batch_size: int = 256
-    replay_capacity: int = 2_000_000
-    discount: float = 0.99
     hidden: tuple[int, ...] = (256, 256)
     learning_rate: float = 3e-4
     rate: float = 0.005
@@ -87,42 +79,19 @@ class FamilySettings:
     balance_anew: bool = False
     wide_chooser: bool = False
 
-    checkpoint_every: ClassVar[int] = 10_000
-    """Steps between checkpoints, where nobody says otherwise: the replay is in each."""
-    log_every: ClassVar[int] = 250
-    """Steps between lines of metrics."""
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self.balance_range)
         ScalarEncoding(self.encoding_size, base=self.encoding_base)
-        for name in ("offline_steps", "online_steps"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more")
-        for name in ("steps", "batch_size", "replay_capacity", "chooser_every", "sampled_actions"):
+        for name in ("chooser_every", "sampled_actions"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
         for name in ("learning_rate", "cap", "initial_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="above 0, and finite")
-        for name in ("discount", "rate", "expectile"):
+        for name in ("rate", "expectile"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="above 0, and at most 1")
-
-    @property
-    def steps(self) -> int:
-        """Steps of the run, both phases together."""
-        return self.offline_steps + self.online_steps
-
-    @property
-    def acting(self) -> OffPolicySettings:
-        """The online phase, as the off-policy loop takes it."""
-        return OffPolicySettings(
-            environment_steps=max(1, self.online_steps),
-            random_steps=0,
-            batch_size=self.batch_size,
-            replay_capacity=self.replay_capacity,
-            discount=self.discount,
-        )
 
 
 class LogTemperature(nn.Module):
@@ -158,12 +127,6 @@ def family_policy(
 def actor_learner(policy: FamilyPolicy, loss: Loss, settings: FamilySettings) -> Learner:
     """The learner of a family's actor; what acts is the whole family, without the noise of actions."""
     return Learner(policy, loss, optimizer=adam(policy.actor, settings.learning_rate), acts=quiet)
-
-
-def quiet(policy: FamilyPolicy) -> FamilyPolicy:
-    """The family without the noise of its actions."""
-    policy.deterministic = True
-    return policy
 
 
 def exploring(policy: FamilyPolicy) -> Explore:
