@@ -112,6 +112,15 @@ def test_a_large_replay_lies_in_a_file(tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_everything_is_each_transition_once_but_for_the_lost_ones():
+    replay = filled(3)
+    assert len(replay.everything()["reward"]) == len(replay) == 6
+    replay.add(step(3), lost=[1])
+    seen = replay.everything()
+    assert len(seen["reward"]) == len(replay) == 7
+    assert len(torch.cat([seen["observation"], seen["action"]], dim=1).unique(dim=0)) == 7
+
+
 def test_an_empty_replay_is_named():
     with pytest.raises(DataError, match="without a transition"):
         Replay(10).sample(1, rng())

@@ -1,21 +1,20 @@
-"""Transitions of episodes, and transitions as episodes of one step."""
+"""Transitions as episodes of one step, and as files."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from policysmith.common.errors import DataError, FileError
 from policysmith.common.saving import save_tree
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.replay import transitions_of
 from policysmith.experience.store import load_episodes, save_episodes
 from policysmith.experience.transitions import (
     episodes_of,
     is_transitions,
     load_transitions,
     save_transitions,
-    transitions_of,
 )
 
 
@@ -31,18 +30,6 @@ def two_episodes() -> Episodes:
             {"observation": [[5.0], [6.0]], "action": [[15.0]], "reward": [1.0], "terminated": False},
         ]
     )
-
-
-def test_what_follows_is_the_next_step_and_at_the_end_the_final_observation():
-    transitions = transitions_of(two_episodes())
-    assert transitions["observation"].flatten().tolist() == [0, 1, 5]
-    assert transitions["next_observation"].flatten().tolist() == [1, 2, 6]
-
-
-def test_a_time_limit_is_no_end_of_the_task():
-    transitions = transitions_of(two_episodes())
-    assert transitions["terminated"].tolist() == [False, True, False]
-    assert transitions["truncated"].tolist() == [False, False, True]
 
 
 def test_transitions_become_episodes_of_one_step_and_come_back():
@@ -65,15 +52,6 @@ def test_episodes_of_one_step_survive_a_file(tmp_path):
 def test_a_missing_key_is_named():
     with pytest.raises(DataError, match="next_observation"):
         episodes_of({key: torch.zeros(2, 1) for key in ("observation", "action", "reward", "terminated")})
-
-
-def test_observations_with_pictures_are_refused():
-    pictures = np.zeros((2, 4, 4, 3), np.uint8)
-    episodes = Episodes.from_arrays(
-        [{"observation": {"state": np.zeros((2, 1)), "camera": pictures}, "action": np.zeros((2, 1))}]
-    )
-    with pytest.raises(DataError, match="parts"):
-        transitions_of(episodes)
 
 
 def test_transitions_survive_a_file_of_their_own(tmp_path):

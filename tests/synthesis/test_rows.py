@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from policysmith.common.errors import DataError, ShapeError
 from policysmith.networks.normalizers import Normalizer
@@ -134,6 +135,13 @@ def test_discrete_actions_are_refused():
     assert "one-hot" in str(caught.value)
 
 
-def test_pictures_are_refused():
+def test_observations_with_parts_are_refused():
+    parts = TensorDict({"state": torch.zeros(2, 3), "camera": torch.zeros(2, 4, 4, 3)}, batch_size=[2])
+    with pytest.raises(DataError, match="parts") as caught:
+        Layout.of(transitions() | {"observation": parts})
+    assert "camera" in str(caught.value)
+
+
+def test_bare_pictures_are_refused():
     with pytest.raises(ShapeError, match="observation"):
         Layout.of(transitions() | {"observation": torch.zeros(2, 4, 4)})

@@ -10,7 +10,7 @@ import torch
 from policysmith.common.errors import DataError
 from policysmith.common.stages import result_of
 from policysmith.experience.episodes import Episodes
-from policysmith.experience.transitions import transitions_of
+from policysmith.experience.replay import transitions_of
 from policysmith.synthesis.diffusion import DiffusionSettings, diffusion_run
 from policysmith.synthesis.upsampling import upsample, upsampling
 

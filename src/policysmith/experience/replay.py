@@ -164,6 +164,14 @@ class Replay:
             {name: value.flatten(0, 1).index_select(0, place) for name, value in self.data.items()}
         )
 
+    def everything(self) -> Transitions:
+        """All transitions that can be drawn."""
+        places = torch.ones(self._filled, self.columns, dtype=torch.bool)
+        if self._valid is not None:
+            places &= self._valid[: self._filled]
+        step, column = places.nonzero(as_tuple=True)
+        return self.at(step, column)
+
     def episode_end(self, step: Int[Tensor, "row"], column: Int[Tensor, "row"]) -> Int[Tensor, "row"]:
         """How many steps lie between each place and the last of its episode that is kept."""
         newest = self.written - 1

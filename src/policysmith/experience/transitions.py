@@ -1,8 +1,8 @@
-"""Single transitions (observation, action, reward, next observation, end of the task): of episodes, and back.
+"""Single transitions as episodes and as files: observation, action, reward, next observation, end of task.
 
-A set of transitions is a batch, a mapping of tensors with equal leading axes. As `Episodes` it is a set of
-episodes of one step each, which every offline system takes. On disk it is one file, `NAME.safetensors`:
-formats of data sets keep a record per episode, and there may be millions.
+A set of transitions is a mapping of tensors with equal leading axes (`replay.transitions_of` reads those of
+episodes). As `Episodes` it is a set of episodes of one step each, which every offline system takes. On disk
+it is one file, `NAME.safetensors`: formats of data sets keep a record per episode, and there may be millions.
 """
 
 from __future__ import annotations
@@ -19,34 +19,14 @@ from torch import Tensor
 from policysmith.common.errors import DataError, FileError
 from policysmith.common.keys import require_keys
 from policysmith.common.saving import load_tree, save_tree
-from policysmith.experience.episodes import OPTIONAL, Episodes
+from policysmith.experience.episodes import Episodes
+from policysmith.experience.replay import transitions_of
 
 TRANSITION = ("observation", "action", "reward", "next_observation", "terminated")
 """The keys of a transition."""
 
 SUFFIX = ".safetensors"
 """What files of transitions end in."""
-
-
-def transitions_of(episodes: Episodes) -> dict[str, Tensor]:
-    """Every step of the episodes as a transition, with `truncated` and `success` besides.
-
-    The last step of an episode that was cut short is one too, because episodes keep what was seen after it.
-    Raises `DataError` for observations that have parts.
-    """
-    observation = episodes.steps["observation"]
-    if not isinstance(observation, Tensor):
-        raise DataError(
-            "the observations have parts",
-            where=", ".join(map(str, observation.keys())),
-            expected="one vector per observation",
-            cure="encode pictures first, and take the vectors as observations",
-        )
-    ends = episodes.lengths.cumsum(0) - 1
-    following = observation.roll(-1, 0)
-    following[ends] = episodes.final_observation
-    steps = {key: episodes.steps[key] for key in ("observation", "action", *OPTIONAL)}
-    return steps | {"next_observation": following}
 
 
 def episodes_of(
@@ -67,7 +47,7 @@ def episodes_of(
         "reward": transitions["reward"],
         "terminated": terminated,
         "truncated": ~terminated,
-        "success": transitions.get("success", torch.zeros_like(terminated)),
+        "success": torch.zeros_like(terminated),
     }
     return Episodes(
         TensorDict(steps, batch_size=[count]),
@@ -80,7 +60,7 @@ def episodes_of(
 def save_transitions(episodes: Episodes, path: str | os.PathLike[str]) -> None:
     """Write every step of the episodes as a transition into one file, with where they are from."""
     transitions = transitions_of(episodes)
-    kept = {key: transitions[key] for key in (*TRANSITION, "success")}
+    kept = {key: transitions[key] for key in TRANSITION}
     save_tree(path, {"transitions": kept, "provenance": dict(episodes.provenance)})
 
 

@@ -87,7 +87,7 @@ class TransitionModel(nn.Module, ABC):
     def draw(self, count: int, *, rng: torch.Generator) -> Float[Tensor, "row column"]:
         """So many scaled rows."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(
         self, count: int, *, rng: torch.Generator, batch: int = GeneratorSettings.sampling_batch
     ) -> dict[str, Tensor]:

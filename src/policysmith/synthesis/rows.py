@@ -44,6 +44,13 @@ class Layout:
             if key not in transitions:
                 raise _missing(key, "")
         action = transitions["action"]
+        if not isinstance(transitions["observation"], Tensor):
+            raise DataError(
+                "the observations have parts",
+                where=", ".join(map(str, transitions["observation"].keys())),
+                expected="one vector per observation",
+                cure="encode pictures first, and take the vectors as observations",
+            )
         if not action.is_floating_point():
             raise DataError(
                 f"the actions are {str(action.dtype).removeprefix('torch.')}: discrete",

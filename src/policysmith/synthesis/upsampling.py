@@ -17,7 +17,8 @@ from torch import Tensor
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage, result_of
 from policysmith.experience.episodes import Episodes
-from policysmith.experience.transitions import episodes_of, transitions_of
+from policysmith.experience.replay import transitions_of
+from policysmith.experience.transitions import episodes_of
 from policysmith.synthesis.generator import LEARNER, GeneratorSettings, TransitionModel
 from policysmith.training.loop import Progress
 
