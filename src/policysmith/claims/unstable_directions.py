@@ -35,11 +35,14 @@ from policysmith.worlds import registry
 
 GAMES = ("minatar/breakout", "minatar/space-invaders")
 PLAIN, ROBUST = "DQN", "SA-DQN"
-FRAMES = 40_000
-LIMIT = 200
-"""Steps of an episode that is diagnosed; of those that are played for their return, five times as many."""
-STEP = 1.0
-"""Length of the step by which a direction is compared with random ones: one cell, all the way."""
+FRAMES = 25_000
+LIMIT = 100
+"""Steps of an episode that is diagnosed; of those that are played for their return, ten times as many."""
+STEP = 0.25
+"""Length of the step by which a direction is compared with random ones: a quarter of one cell's whole range.
+
+Twice and four times as long steps are recorded too.
+"""
 TIMES = 3.0
 """So many times the decisions that random directions change have to be changed."""
 RETURN, CHANGED, RANDOM = "return", "decisions changed along the direction", "changed at random"
@@ -75,7 +78,7 @@ def reproduce(
                 make = partial(registry.make, game)
                 run = CachedRun(module, (make,), game, config, seed, folder)
                 label = f"{name} in {game}, seed {seed}"
-                for now in run.train(checkpoint_every=2000, log_every=100):
+                for now in run.train(checkpoint_every=config.steps, log_every=100):
                     yield Stage(f"train {label}", now.step, now.total, now.metrics.get("loss"))
                 one = yield from diagnosed(run.policy(), game, seed=seed, episodes=evaluate)
                 found.setdefault((game, name), []).append(one)
@@ -85,11 +88,11 @@ def reproduce(
 def diagnosed(policy: Any, game: str, *, seed: int, episodes: int) -> Generator[Stage, None, dict[str, Any]]:
     """What the measure finds of a policy, and the return of its greedy episodes."""
     settings = unstable_directions.Config(
-        game, episodes=episodes, limit=LIMIT, steps=(STEP / 2, STEP, 2 * STEP), seed=seed
+        game, episodes=episodes, limit=LIMIT, steps=(STEP, 2 * STEP, 4 * STEP), seed=seed
     )
     report = yield from unstable_directions.measure(policy, config=settings)
     make = partial(registry.make, game)
-    played = greedy_episodes(scores_of(policy), make, episodes=episodes, seed=seed, limit=5 * LIMIT)
+    played = greedy_episodes(scores_of(policy), make, episodes=episodes, seed=seed, limit=10 * LIMIT)
     return dict(report.data) | {RETURN: float(np.mean(played.returns))}
 
 

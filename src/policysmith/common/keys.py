@@ -26,6 +26,9 @@ KEYS: dict[str, str] = {
     "partner": "[row] int  the row of the batch that a row is mixed with",
     "mix": "[row]  the share of the row itself in that mixture",
     "interpolate": "[row]  where between two rows a gradient is looked at, from 0 to 1",
+    # robustness
+    "moved_observation": "[row, observation]  where nearby the decision is nearest to being another's",
+    "decision": "[row] int  the greedy choice at the observation",
     # diffusion
     "noise": "[row, time, action]  the Gaussian noise mixed into the clean actions",
     "noise_level": "[row, time] int  the level of each position: -1 clean, N-1 pure noise",

@@ -111,7 +111,8 @@ def deepfool(
     """The nearest decision boundary, linearised at every step, and a little beyond it.
 
     At each step every other action's boundary is a plane; the state moves onto the nearest one, until the
-    decision changes. Source: Moosavi-Dezfooli et al. 2016 (1511.04599), algorithm 2.
+    decision changes. Coordinates at a bound do not move beyond it.
+    Source: Moosavi-Dezfooli et al. 2016 (1511.04599), algorithm 2.
     """
     _check(size=overshoot, steps=steps, low=low, high=high)
     states = as_rows(states)
@@ -121,7 +122,8 @@ def deepfool(
         if not stands.any():
             break
         rows = stands.nonzero()[:, 0]
-        moved[rows] += _to_the_nearest_plane(scores, moved[rows], decision[rows])
+        step = _to_the_nearest_plane(scores, moved[rows], decision[rows], low, high)
+        moved[rows] = (moved[rows] + step).clamp(low, high)
         beyond = (states + (1 + overshoot) * (moved - states)).clamp(low, high)
         stands = greedy(scores, beyond) == decision
     beyond = (states + (1 + overshoot) * (moved - states)).clamp(low, high)
@@ -134,8 +136,8 @@ def carlini_wagner(
     *,
     confidence: float = 0.0,
     weight: float = 0.1,
-    searches: int = 6,
-    steps: int = 40,
+    searches: int = 5,
+    steps: int = 30,
     step_size: float = 0.05,
     low: float = 0.0,
     high: float = 1.0,
@@ -161,8 +163,8 @@ def elastic_net(
     sparsity: float = 0.01,
     confidence: float = 0.0,
     weight: float = 0.1,
-    searches: int = 6,
-    steps: int = 40,
+    searches: int = 5,
+    steps: int = 30,
     step_size: float = 0.05,
     low: float = 0.0,
     high: float = 1.0,
@@ -233,8 +235,10 @@ def _in_pieces(scores: Scores, states: Tensor, decision: Tensor) -> Float[Tensor
     return decision_margin(torch.cat(found), decision)
 
 
-def _to_the_nearest_plane(scores: Scores, states: Tensor, decision: Tensor) -> Tensor:
-    """The shortest step to where, linearised, another action is as good as the decision."""
+def _to_the_nearest_plane(
+    scores: Scores, states: Tensor, decision: Tensor, low: float, high: float
+) -> Tensor:
+    """The shortest step within the bounds to where, linearised, another action is as good as the decision."""
     with torch.no_grad():
         found = torch.cat([scored(scores, some) for some in states.split(ROWS)])
     best, shortest = torch.zeros_like(states), torch.full((len(states),), torch.inf, dtype=states.dtype)
@@ -244,6 +248,8 @@ def _to_the_nearest_plane(scores: Scores, states: Tensor, decision: Tensor) -> T
             return scores[:, other] - scores.gather(1, decision[rows, None])[:, 0]
 
         slope = gradient(scores, states, behind)
+        # What points out of the bounds would be cut off.
+        slope = torch.where((states <= low) & (slope < 0) | (states >= high) & (slope > 0), 0.0, slope)
         square = slope.square().flatten(1).sum(1)
         gap = behind(found, slice(None)).abs()
         length = torch.where(square > 0, gap / square.sqrt(), torch.inf)
