@@ -83,6 +83,15 @@ def test_returns_lengths_and_successes_are_of_whole_episodes():
     assert acting.metrics()["success"] == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_returns_of_a_vector_of_rewards_are_a_vector(count):
+    acting = Interaction(environments_of("point-effort", count), seed=0)
+    paid = [acting.step(np.full((count, 2), 0.5, np.float32)).reward for _ in range(30)]
+    assert len(acting.finished) == count
+    assert np.allclose(acting.finished[-1][0], np.sum(paid, axis=0)[-1], atol=1e-5)
+    assert acting.metrics()["return/1"] == pytest.approx(30 * 0.75)
+
+
 def test_actions_are_clipped_to_the_limits():
     acting = interaction(5)
     assert acting.step(act(1, 7.0)).reward.tolist() == [1.0]

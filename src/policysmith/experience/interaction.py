@@ -110,6 +110,8 @@ class Interaction:
         after = self._kept(found.observation)
         self._check(after, found.reward)
         self.lengths += 1
+        if self._returns.ndim < found.reward.ndim:  # how many objectives there are, the first reward says
+            self._returns = np.zeros(found.reward.shape)
         self._returns = self._returns + found.reward
         if any(found.info):
             self._success |= [succeeded(info) for info in found.info]  # type: ignore[arg-type]
