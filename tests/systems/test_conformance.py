@@ -56,6 +56,8 @@ def tried_in(name):
         return lambda: OneHot(registry.make("point-reach"), 0, 2)
     if name in CHOOSING:
         return lambda: registry.make("CartPole-v1")
+    if name == "c-morl":
+        return ("point-effort",)
     return None
 
 

@@ -13,7 +13,7 @@ evenly it is covered (sparsity; crowding distance for single points).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,12 +66,7 @@ def archived(
     reference = _check_reference(points, reference)
     reached = (points >= reference).all(1)
     if not bool(reached.any()):
-        best = [f"{value:.4g}" for value in points.amax(0).tolist()] if len(points) else "none yet"
-        raise DataError(
-            "no point reaches the reference in every objective",
-            where=f"the best value of each objective is {best}, the reference {reference.tolist()}",
-            cure="lower the reference point, or train longer before the first points are kept",
-        )
+        raise unreached(points.amax(0).tolist() if len(points) else [], reference.tolist())
     rows = reached.nonzero()[:, 0]
     rows = rows[nondominated(points[rows])]
     rows = rows[_first_of_equals(points[rows])]
@@ -79,6 +74,16 @@ def archived(
         roomy = crowding_distance(points[rows]).argsort(descending=True, stable=True)[:limit]
         rows = rows[roomy.sort().values]
     return rows
+
+
+def unreached(best: Sequence[float], reference: Sequence[float]) -> DataError:
+    """The error of an archive that no point enters, `best` being the best value seen of each objective."""
+    found = [f"{value:.4g}" for value in best] if best else "not known: there are no points"
+    return DataError(
+        "no point reaches the reference in every objective",
+        where=f"the best value of each objective is {found}, the reference {list(reference)}",
+        cure="lower the reference point, or train longer before the first points are kept",
+    )
 
 
 def emptiest(points: Points, count: int, *, taken: Bool[Tensor, "point"] | None = None) -> Int[Tensor, "row"]:
