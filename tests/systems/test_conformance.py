@@ -40,6 +40,8 @@ def inputs_of(name):
         return ("point-reach", Episodes.from_arrays(Demonstrations("point-reach", episodes=6).record()))
     if name == "famo2o":
         return (Episodes.from_arrays(Demonstrations(ENVIRONMENT, episodes=6).record()), ENVIRONMENT)
+    if name == "c-morl":
+        return ("point-effort",)
     if name in CHOOSING:
         return ("CartPole-v1",)
     if name == "unstable-directions":
@@ -56,8 +58,6 @@ def tried_in(name):
         return lambda: OneHot(registry.make("point-reach"), 0, 2)
     if name in CHOOSING:
         return lambda: registry.make("CartPole-v1")
-    if name == "c-morl":
-        return ("point-effort",)
     return None
 
 

@@ -75,7 +75,7 @@ class WholeNumbers(gymnasium.ActionWrapper):
         """The environment's own form of a vector."""
         if self._start is not None:
             # Gymnasium checks a NumPy number several times as fast as one of Python.
-            return action[0] + self._start
+            return np.int64(action[0]) + self._start
         numbers = np.asarray(action, dtype=np.int64).reshape(self._inner.shape or ())
         if isinstance(self._inner, MultiDiscrete):
             numbers = numbers + self._inner.start

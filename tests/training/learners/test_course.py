@@ -124,9 +124,7 @@ def test_a_shift_counts_in_the_rewards_own_units():
 
 def test_moving_bounds_follow_the_present_returns_and_warn_where_they_hold_nothing():
     moving = replace(SCHEDULE, moving=True)
-    with pytest.warns(
-        UserWarning, match="constraint 1 is inactive.*shift.*absolute thresholds"
-    ):
+    with pytest.warns(UserWarning, match="constraint 1 is inactive.*shift.*absolute thresholds"):
         extending(moving).bound(torch.tensor([[[2.0, -1.0]]]), ONE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
