@@ -51,10 +51,12 @@ class Job:
         """Begin the run in `folder`, or go on with the one that is there; an iterator of its steps."""
         system = find_system(self.system)
         module = system.load()
-        inputs = (
-            language_inputs(folder.parent / "inputs") if "prompts" in system.takes else (made_up_episodes(),)
-        )
-        config = replace(module.PRESETS["tiny"], steps=self.steps)
+        config = with_steps(module.PRESETS["tiny"], self.steps)
+        inputs: tuple[Any, ...] = (made_up_episodes(),)
+        if "prompts" in system.takes:
+            inputs = language_inputs(folder.parent / "inputs")
+        elif "episodes" not in system.takes:
+            inputs = ("Pendulum-v1",)
         saved = None
         if (folder / "config.json").is_file():
             directory = RunDirectory.open(folder)
@@ -67,11 +69,22 @@ class Job:
         return directory.record(progress, checkpoint_every=self.checkpoint_every, log_every=5)
 
 
+def with_steps(config: Any, steps: int) -> Any:
+    """The settings for a run of so many steps, whichever way they count them."""
+    if not hasattr(config, "environment_steps"):
+        return replace(config, steps=steps)
+    return replace(config, environment_steps=steps * config.environment_steps // config.steps)
+
+
 def made_up_episodes() -> Episodes:
     """Small random episodes of unequal lengths, the same every time."""
     rng = np.random.default_rng(0)
     return Episodes.from_arrays(
-        {"observation": rng.standard_normal((length + 1, 3)), "action": rng.uniform(-1, 1, (length, 2))}
+        {
+            "observation": rng.standard_normal((length + 1, 3)),
+            "action": rng.uniform(-1, 1, (length, 2)),
+            "reward": rng.standard_normal(length),
+        }
         for length in (12, 5, 1, 21)
     )
 

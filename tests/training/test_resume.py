@@ -100,6 +100,17 @@ def test_a_language_run_killed_while_it_answers_or_learns_ends_in_the_same_bits(
     assert kill_test.differences(tmp_path / "whole", tmp_path / "run") == []
 
 
+@pytest.mark.parametrize("system", ["ppo", "sac", "iql"])
+def test_a_control_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, system):
+    """On policy, off policy (replay included) and from data alone."""
+    job = kill_test.Job(system=system, steps=40, checkpoint_every=4)
+    for _ in job.train(tmp_path / "whole"):
+        pass
+    kills = kill_test.train_with_kills(job, tmp_path / "run", kills=3, rng=random.Random(7))
+    assert [kill.aim for kill in kills] == ["start", "step", "write"]
+    assert kill_test.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
 def test_ctrl_c_ends_after_the_step_it_is_in_with_a_checkpoint(tmp_path, whole):
     worker = kill_test.Worker(JOB, tmp_path / "run")
     worker.go()

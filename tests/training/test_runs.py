@@ -77,6 +77,12 @@ def logged(directory):
 # ---- the folder ----------------------------------------------------------------------------------------
 
 
+def test_a_start_that_was_killed_leaves_nothing_in_the_way_of_the_next(tmp_path):
+    (tmp_path / ".config.json.1234.part").write_text("{")
+    RunDirectory.create(tmp_path, {})
+    assert [one.name for one in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_run_is_begun_in_a_new_or_an_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "new" / "deep"):

@@ -92,10 +92,11 @@ def _train(system: System, module: Any, preset: str, options: Any) -> None:
         "keeping": dataclasses.asdict(options.keeping),
         "commit": commit(),
     }
+    # Before there is a directory: what a system cannot do with its inputs leaves nothing behind.
+    progress = module.train(*arguments, config=options.settings, seed=options.seed)
     if processes.number() == 0:
         RunDirectory.create(path, config)
     processes.wait()
-    progress = module.train(*arguments, config=options.settings, seed=options.seed)
     pace = options.settings if hasattr(options.settings, "log_every") else inputs
     _drive(RunDirectory.open(path), progress, options.keeping, system.name, pace=pace)
 

@@ -47,13 +47,15 @@ class RunDirectory:
         """Start a run in `path`; `FileError` where the folder already holds anything."""
         directory = cls(path)
         directory.check_free()
+        directory._remove_unfinished()
         save_json(directory.path / "config.json", {"library_version": policysmith.__version__, **config})
         return directory
 
     def check_free(self) -> None:
         """Raise `FileError` where the folder already holds anything."""
         path = self.path
-        if path.is_dir() and any(path.iterdir()):
+        # What a kill left half written in the first moment of a run is in nobody's way.
+        if path.is_dir() and any(not _is_unfinished(one) for one in path.iterdir()):
             holds = "a run" if (path / "config.json").is_file() else "files"
             raise FileError(
                 f"the folder already holds {holds}",
@@ -210,6 +212,10 @@ class RunDirectory:
                 yield now
                 if stopping and not last:
                     raise KeyboardInterrupt(f"stopped after step {now.step} of {now.total}")
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix in (".part", ".old")
 
 
 def _timings(now: Progress) -> dict[str, float]:
