@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from policysmith.common.errors import SettingError, ShapeError
+from policysmith.evaluation.rollouts import roll_out
 from policysmith.evaluation.vector_returns import VectorReturns
+from policysmith.policies.archive import ParetoArchive
 from policysmith.policies.protocol import Policy
 from policysmith.worlds import registry
 
@@ -59,6 +61,16 @@ def test_the_same_policy_gives_the_same_returns_again():
     first, again, other = player(Drawing()), player(Drawing()), player(Drawing(), seed=1)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_played_for_a_single_number_a_vector_is_weighed_by_the_policys_preference():
+    objectives = VectorReturns(make, seeds=[0, 1])(Walking())
+    assert np.allclose(
+        roll_out(Walking(), make, seeds=[0, 1], stop_on_success=False).returns, objectives.mean(1), atol=1e-5
+    )
+    archive = ParetoArchive([Walking()], objectives=2).prefer([3, 1])
+    found = roll_out(archive, make, seeds=[0, 1], stop_on_success=False).returns
+    assert np.allclose(found, objectives @ [0.75, 0.25], atol=1e-5)
 
 
 def test_what_cannot_be_played_is_refused():

@@ -104,6 +104,14 @@ def play(
     return rows.result
 
 
+def as_number(reward: Any, policy: object) -> float:
+    """A reward as one number: a vector is weighed by the policy's `preference`, evenly where it has none."""
+    if np.ndim(reward) == 0:
+        return float(reward)
+    weights = getattr(policy, "preference", None)
+    return float(np.mean(reward) if weights is None else np.dot(weights.numpy(), reward))
+
+
 def check_spaces(policy: Policy, environment: gymnasium.Env) -> None:
     """Raise where `policy` cannot act in `environment`, naming both sides."""
     observation, action = environment.observation_space, environment.action_space
@@ -186,7 +194,7 @@ class _Rows:
             action = np.clip(actions[row], environment.action_space.low, environment.action_space.high)  # type: ignore[attr-defined]
             seen, reward, terminated, truncated, info = environment.step(action)
             kept = self._kept(seen)
-            result.returns[i] += float(reward)
+            result.returns[i] += as_number(reward, self.policy)
             result.lengths[i] += 1
             result.success[i] |= succeeded(info)
             explores = self.attempt[row] < self.trials[self.trial[row]].explore

@@ -153,10 +153,11 @@ PRESETS = {
         environments=4,
         minibatches=8,
         weight_step=0.5,
+        selected=3,
         extension_updates=5,
         entropy_weight=0.01,
         return_shift=(0.0, 100.0),
-        reference=(0.0, -50.0),
+        reference=(0.0, -25.0),
         episodes=1,
         evaluate_every=1,
         episode_limit=100,
@@ -242,7 +243,8 @@ def train(
         last = course.ends_weights(state.step)
         if course.extends or last or (state.step + 1) % config.evaluate_every == 0:
             before = player.steps
-            returns = player(learner.acting()).mean(0).tolist()
+            policy: Any = learner.acting()
+            returns = player(policy).mean(0).tolist()
             course.evaluation_steps += player.steps - before
             archive.add(AgentCopy.of(learner, scale, returns=returns, rate=course.rate(learner.steps)))
         return metrics | _told(archive, course, config)
