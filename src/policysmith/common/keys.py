@@ -15,7 +15,7 @@ KEYS: dict[str, str] = {
     "observation": "[row, (time,) *observation]  what the policy saw, `time` ending at the newest: a vector, "
     "or a nested TensorDict of parts (`state`, `goal`, pictures uint8 [height, width, 3] by camera)",
     "action": "[row, (time,) *action]  what was done, in the environment's units",
-    "reward": "[row]  what the environment returned for the action",
+    "reward": "[row] or [row, objective]  what the environment returned for the action",
     "next_observation": "[row, *observation]  what was seen after the action",
     "terminated": "[row] bool  the task ended: no value beyond this step",
     "truncated": "[row] bool  the episode was cut (a time limit): the value goes on",
