@@ -129,7 +129,7 @@ def reproduce(
         "worst-case score on 7 of 11 MuJoCo tasks, far above domain randomisation",
         question=f"the windy walk is solved exactly with at most {MOST_SOLVED} of its 25 models; and on "
         f"{TASK} with unknown masses, the lowest mean return over a grid of {GRID} x {GRID} worlds is for "
-        f"IWOCS not more than {MARGIN:.0%} of the longest episode below that of SAC in worlds drawn at random, "
+        f"IWOCS not more than {MARGIN:.0%} of the longest episode below that of SAC in worlds at random, "
         "and above that of SAC in the nominal world, after as many steps; so is that of SAC at random",
         arms=[*walked, *(pendulum_arm(name, results, seeds) for name, results in played.items())],
         comparisons=comparisons,
