@@ -83,9 +83,8 @@ def test_the_arms_are_trained_in_their_worlds():
 
 def test_the_record_says_where_the_worst_was_and_comes_back_from_json(monkeypatch):
     pytest.importorskip("mujoco")
-    outcomes = iter(
-        [grid for runs in zip(*played((190, 195), (198, 199), (9, 10)).values()) for grid in runs]
-    )
+    by_arm = played((190, 195), (198, 199), (9, 10)).values()
+    outcomes = iter([grid for runs in zip(*by_arm, strict=True) for grid in runs])
 
     class Finished:
         def train(self, **_):
