@@ -173,9 +173,9 @@ class _Sequence:
         state: RunState | Mapping[str, Any] | None,
     ) -> None:
         self.make, self.box, self.config, self.seed = make, box, config, seed
-        self.state = RobustState(
-            learners={}, parameters=box.names, blank=partial(blank_result, make, config.sac)
-        ).restored(state)
+        blank = partial(blank_result, make, config.sac)
+        self.state = RobustState(learners={}, parameters=box.names, blank=blank)
+        self.state.restored(state)
 
     def run(self) -> Iterator[Progress]:
         """The default's run, and those in one worst world after another."""
