@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -59,7 +59,7 @@ class Config:
       `dimensions` parameters.
     - `search`: "cmaes" with `population` points in each of `generations`, or "grid" with `grid_points` values
       per parameter (IWOCS*); `search_episodes`: played in every world that is tried (ours: the paper does
-      not say), of at most `limit` steps.
+      not say).
     - `thresholds`: the rho that are tried, once per world; the one whose worst world is best is kept.
     """
 
@@ -77,7 +77,11 @@ class Config:
     grid_points: int = 10
     search_episodes: int = 1
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    limit: int | None = None
+
+    checkpoint_every: ClassVar[int] = SacSettings.checkpoint_every
+    """Steps between checkpoints, where nobody says otherwise: the replay is in each."""
+    log_every: ClassVar[int] = SacSettings.log_every
+    """Steps between lines of metrics."""
 
     def __post_init__(self) -> None:
         if self.worlds < 1 or self.search_episodes < 1:
@@ -122,7 +126,6 @@ PRESETS = {
         generations=3,
         search_episodes=2,
         thresholds=(0.05, 0.2, 1.0),
-        limit=200,
     ),
     "tiny": Config(
         sac=SacSettings(random_steps=8, batch_size=8, hidden=(8,), replay_capacity=100, every=4),
@@ -135,7 +138,6 @@ PRESETS = {
         search="grid",
         grid_points=3,
         thresholds=(0.05, 0.5),
-        limit=10,
     ),
 }
 """The paper's; a laptop's, for a task as small as InvertedPendulum; and a test's."""
@@ -242,7 +244,7 @@ class _Sequence:
 
         def mean_return(points: Float[np.ndarray, "point parameter"]) -> Float[np.ndarray, "point"]:
             worlds = [self.box.named(point) for point in points]
-            return over_grid(policy, self._in_world, worlds, seeds=starts, limit=config.limit).mean
+            return over_grid(policy, self._in_world, worlds, seeds=starts).mean
 
         if config.search == "grid":
             return grid_search(mean_return, self.box, points=config.grid_points)
