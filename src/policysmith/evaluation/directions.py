@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from policysmith.policies.heads import CategoricalHead, GreedyHead
 KINDS = "a policy of one discrete action by Q values (DQN) or logits (a categorical actor), without a memory"
 
 
-def scores_of(policy: object) -> Scores:
+def scores_of(policy: Any) -> Scores:
     """The function from observations to the score of each action by which `policy` decides.
 
     Q values of a greedy policy, log-probabilities of a categorical one (logits up to a constant, which a
@@ -171,7 +171,8 @@ def moved(
     range. Bounded attacks move every number by `size` of the range at most. Values stay in [low, high].
     """
     moves_for(planes, [name])
-    span, within = high - low, {"low": low, "high": high}
+    span = high - low
+    within: Any = {"low": low, "high": high}
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "translation": shifts.translate,
         "rotation": lambda s: shifts.rotate(s, degrees=5.0),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from policysmith.evaluation.direction_plots import heat_maps, largest_entries, traces
@@ -69,7 +70,7 @@ def instability_findings(found: Diagnosis) -> Findings:
     """The report of one policy."""
     together = torch.cat(list(found.lengths))
     vector = found.direction.vector
-    strongest = max(found.probes, key=lambda probe: probe.along)
+    smallest = min(found.probes, key=lambda probe: probe.size)
     summary: dict[str, float | int | str] = {
         "share of all instability along the direction": found.direction.explained,
         f"share of it in {SHARE:.0%} of the observation": concentration(vector, share=SHARE),
@@ -77,8 +78,8 @@ def instability_findings(found: Diagnosis) -> Findings:
         "its variation over time": variation(together),
         "quotient of an independent set": found.independent.quotient,
         "least quotient": min((one.quotient for one in found.moved), default=found.independent.quotient),
-        f"decisions changed along it (step {strongest.size:g})": strongest.along,
-        "decisions changed at random (same step)": strongest.random,
+        f"decisions changed along it (step {smallest.size:g})": smallest.along,
+        "decisions changed at random (same step)": smallest.random,
         "states": found.states,
     }
     names = ["shifted", "base"] if found.reference == "shifted" else ["base", "shifted"]
@@ -122,7 +123,7 @@ def instability_findings(found: Diagnosis) -> Findings:
     )
 
 
-def _figures(found: Diagnosis) -> list[tuple[str, object]]:
+def _figures(found: Diagnosis) -> list[tuple[str, Figure]]:
     vector = found.direction.vector
     longest = max(found.lengths, key=len)
     run = ("Instability over the longest episode", traces({"": longest.tolist()}))

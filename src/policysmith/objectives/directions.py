@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import aslinearoperator, eigsh
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError, ShapeError
@@ -137,10 +137,9 @@ def _first_axis(matrix: Float[Tensor, "row column"]) -> tuple[Float[Tensor, "col
     else:
         # Lanczos from a fixed start, which takes products with the rows alone.
         sized = matrix.numpy() if tall else matrix.T.numpy()
-        size = sized.shape[1]
-        operator = LinearOperator((size, size), matvec=lambda x: sized.T @ (sized @ x), dtype=sized.dtype)
-        start = np.random.default_rng(0).standard_normal(size)
-        first = torch.from_numpy(eigsh(operator, k=1, v0=start)[1][:, 0].copy())
+        product = aslinearoperator(sized.T) @ aslinearoperator(sized)
+        start = np.random.default_rng(0).standard_normal(sized.shape[1])
+        first = torch.from_numpy(eigsh(product, k=1, v0=start)[1][:, 0].copy())
     vector = first if tall else matrix.T @ first
     vector = vector / vector.norm()
     return vector, float((matrix @ vector).square().sum())

@@ -79,7 +79,7 @@ class Config:
     """least value of an observation's numbers"""
     high: float = 1.0
     """largest value of an observation's numbers"""
-    steps: tuple[float, ...] = (0.5, 1.0, 2.0)
+    steps: tuple[float, ...] = (0.25, 0.5, 1.0)
     """lengths of the steps by which the direction is compared with random ones"""
     draws: int = 20
     """random directions that it is compared with"""
