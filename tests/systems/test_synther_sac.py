@@ -10,6 +10,7 @@ import pytest
 
 from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.common.saving import load_tree, save_tree
+from policysmith.synthesis.diffusion import DiffusionSettings
 from policysmith.systems.synther_sac import PRESETS, Config, train
 
 TINY = PRESETS["tiny"]
@@ -49,6 +50,7 @@ def test_the_defaults_are_the_papers():
     config = Config()
     assert (config.updates, config.policy_every, config.refill_every) == (20, 20, 10_000)
     assert (config.generator.width, config.generator.level_size) == (1024, 256)
+    assert config.generator == DiffusionSettings(width=1024, level_size=256)
     assert not PRESETS["control"].generator.terminals
 
 
@@ -57,7 +59,9 @@ def test_what_does_not_fit_is_refused():
         train(gymnasium.make("CartPole-v1"), config=TINY)
     with pytest.raises(SettingError, match="made_share"):
         replace(TINY, made_share=1.5)
+    with pytest.raises(SettingError, match="width is 0"):
+        replace(TINY, generator_width=0)
     with pytest.raises(SettingError, match="n_step"):
         replace(TINY, n_step=3)
     with pytest.raises(DataError, match="10 transitions, and a batch has 64"):
-        list(train("point-reach", config=replace(TINY, generator=replace(TINY.generator, batch_size=64))))
+        list(train("point-reach", config=replace(TINY, generator_batch_size=64)))

@@ -29,9 +29,6 @@ from policysmith.training.learners.off_policy import off_policy_run
 from policysmith.training.learners.sac import SacLearners, SacSettings
 from policysmith.training.loop import Progress, RunState
 
-ONLINE = DiffusionSettings(width=1024, level_size=256)
-"""The authors' generator inside a run."""
-
 
 @dataclass(frozen=True)
 class Config(SacSettings):
@@ -41,8 +38,10 @@ class Config(SacSettings):
 
     - `refill_every`: environment steps between two fillings; `count`: transitions in one; `made_share`: of a
       minibatch.
-    - `generator`: see `DiffusionSettings`, `GeneratorSettings`; the preset `control` leaves ends of the task
-      out and the reward unscaled, for tasks that only a time limit ends (DeepMind Control).
+    - `generator_width`, `generator_depth`, `generator_level_size`, `generator_steps`, `generator_batch_size`,
+      `generator_learning_rate`, `sampling_steps`, `sampling_batch`, `terminals`, `raw_reward`: what
+      `DiffusionSettings` and `GeneratorSettings` call so without `generator`. The preset `control` leaves
+      ends of tasks out and the reward unscaled, for tasks that only a time limit ends (DeepMind Control).
     """
 
     random_steps: int = 5000
@@ -51,7 +50,16 @@ class Config(SacSettings):
     refill_every: int = 10_000
     count: int = 1_000_000
     made_share: float = 0.5
-    generator: DiffusionSettings = ONLINE
+    generator_width: int = 1024
+    generator_depth: int = 6
+    generator_level_size: int = 256
+    generator_steps: int = 100_000
+    generator_batch_size: int | None = None
+    generator_learning_rate: float = 3e-4
+    sampling_steps: int = 128
+    sampling_batch: int = 100_000
+    terminals: bool = True
+    raw_reward: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,13 +70,28 @@ class Config(SacSettings):
             raise SettingError(f"made_share is {self.made_share}", expected="0 to 1")
         if self.n_step != 1:
             raise SettingError(f"n_step is {self.n_step}", expected="1: made transitions are single steps")
+        _ = self.generator  # settings out of its range are told before anything runs
+
+    @property
+    def generator(self) -> DiffusionSettings:
+        """The settings of the generator."""
+        return DiffusionSettings(
+            width=self.generator_width,
+            depth=self.generator_depth,
+            level_size=self.generator_level_size,
+            steps=self.generator_steps,
+            batch_size=self.generator_batch_size,
+            learning_rate=self.generator_learning_rate,
+            sampling_steps=self.sampling_steps,
+            sampling_batch=self.sampling_batch,
+            terminals=self.terminals,
+            raw_reward=self.raw_reward,
+        )
 
 
 PRESETS = {
     "paper": Config(),
-    "control": Config(
-        generator=DiffusionSettings(width=1024, level_size=256, terminals=False, raw_reward=True)
-    ),
+    "control": Config(terminals=False, raw_reward=True),
     "bench": Config(
         environment_steps=6000,
         random_steps=1000,
@@ -78,9 +101,12 @@ PRESETS = {
         batch_size=128,
         refill_every=2000,
         count=50_000,
-        generator=DiffusionSettings(
-            width=256, depth=4, level_size=64, steps=3000, learning_rate=1e-3, sampling_steps=32
-        ),
+        generator_width=128,
+        generator_depth=4,
+        generator_level_size=64,
+        generator_steps=3000,
+        generator_learning_rate=1e-3,
+        sampling_steps=32,
     ),
     "tiny": Config(
         environment_steps=24,
@@ -92,7 +118,12 @@ PRESETS = {
         replay_capacity=100,
         refill_every=10,
         count=16,
-        generator=DiffusionSettings(width=8, depth=1, level_size=4, steps=4, batch_size=8, sampling_steps=2),
+        generator_width=8,
+        generator_depth=1,
+        generator_level_size=4,
+        generator_steps=4,
+        generator_batch_size=8,
+        sampling_steps=2,
     ),
 }
 """The authors' for Gymnasium and for DeepMind Control, a laptop's, and a test's."""
@@ -122,7 +153,7 @@ def train(
         count=config.count,
         limits=(action.low, action.high),
         seed=seed,
-        batch=config.generator.sampling_batch,
+        batch=config.sampling_batch,
     )
     return off_policy_run(
         interaction=interaction,
