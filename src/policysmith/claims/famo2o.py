@@ -81,7 +81,7 @@ def reproduce(
     halves: dict[str, list[tuple[float, float]]] = {OURS: [], RANDOM: []}
     for seed in seeds:
         for name, (module, config) in arms(budget).items():
-            inputs = (episodes, partial(registry.make, MAZE))
+            inputs = (partial(registry.make, MAZE), episodes)
             run = CachedRun(module, inputs, episodes.fingerprint, config, seed, folder)
             curve = yield from measured_run(
                 run, marks, partial(_measure, starts=starts, seed=seed), label=f"{name}, seed {seed}"

@@ -80,8 +80,8 @@ PRESETS = {
 
 
 def train(
-    episodes: Episodes,
     environment: str | Maker | gymnasium.Env,
+    episodes: Episodes,
     *,
     config: Config = PRESETS["paper"],
     seed: int = 0,

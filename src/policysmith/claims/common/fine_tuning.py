@@ -29,8 +29,8 @@ class Config(FineTuningSettings):
 
 
 def train(
-    episodes: Episodes,
     environment: str | Maker | gymnasium.Env,
+    episodes: Episodes,
     *,
     config: Config,
     seed: int = 0,
