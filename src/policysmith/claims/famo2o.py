@@ -68,7 +68,7 @@ def arms(budget: famo2o.Config = famo2o.PRESETS["bench"]) -> dict[str, tuple[Mod
 
 
 def reproduce(
-    *, seeds: Sequence[int], folder: Path, evaluate: int = 30, ablations: bool = False
+    *, seeds: Sequence[int], folder: Path, evaluate: int = 50, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
     """Run the experiment; finished training runs are taken from `folder`. There are no further ablations."""
     began = time.perf_counter()

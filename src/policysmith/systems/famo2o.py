@@ -63,7 +63,7 @@ PRESETS = {
     "cql-locomotion": CONSERVATIVE,
     "bench": Config(
         offline_steps=6000,
-        online_steps=3000,
+        online_steps=2000,
         batch_size=128,
         hidden=(64, 64),
         learning_rate=1e-3,
