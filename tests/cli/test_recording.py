@@ -65,6 +65,7 @@ def test_several_levels_are_folders_that_say_how_they_were_made(walker, tmp_path
     about = found["medium"].provenance
     assert (about["environment"], about["system"], about["seed"]) == ("point-reach", "walker", 3)
     assert about["options"] == {"horizon": 20}
+    assert (about["action_low"], about["action_high"]) == ([-1.0, -1.0], [1.0, 1.0])
     assert about["settings"] == {"environment_steps": 30}
     assert found["medium"].returns.mean() < found["expert"].returns.mean()
     assert int(found["random"].lengths.sum()) == int(found["expert"].lengths.sum()) == 50

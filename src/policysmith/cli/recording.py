@@ -79,7 +79,10 @@ class RecordLevels:
                 seed=self.seed,
             )
         )
-        about = {"environment": self.inputs.env, "options": self.inputs.options}
+        about: dict[str, Any] = {"environment": self.inputs.env, "options": self.inputs.options}
+        limits = ActionSpace.of(space)
+        if not limits.discrete:
+            about |= {"action_low": list(limits.low), "action_high": list(limits.high)}
         if set(self.level) != {"random"}:
             about |= {"system": name, "settings": config_to_json(settings)}
         for level, episodes in found.items():
