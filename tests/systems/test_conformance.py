@@ -39,7 +39,7 @@ def inputs_of(name):
     if name == "serl":
         return ("point-reach", Episodes.from_arrays(Demonstrations("point-reach", episodes=6).record()))
     if name == "famo2o":
-        return (Episodes.from_arrays(Demonstrations(ENVIRONMENT, episodes=6).record()), ENVIRONMENT)
+        return (ENVIRONMENT, Episodes.from_arrays(Demonstrations(ENVIRONMENT, episodes=6).record()))
     if name == "c-morl":
         return ("point-effort",)
     if name in CHOOSING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from policysmith.cli.environment import EnvironmentInputs, made, option
+from policysmith.cli.environment import EnvironmentInputs, made, options_of
 from policysmith.cli.inputs import Inputs
 from policysmith.common.errors import SettingError
 from policysmith.worlds.metaworld_suites import SUITES, make_suite
@@ -53,7 +53,7 @@ class ActingInputs(Inputs):
     @property
     def options(self) -> dict[str, Any]:
         """What the environment is made with besides its name."""
-        return super().options | dict(option(text) for text in self.env_option)
+        return super().options | options_of(self.env_option)
 
     def arguments(self) -> tuple[Any, ...]:
         """A function that makes the environment, and the demonstrations."""
