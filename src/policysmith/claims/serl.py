@@ -2,7 +2,7 @@
 
 Meta-World's drawer, the reward 1 at success and 0 before it, actions held for four of the simulator's steps
 (20 decisions per second). The demonstrator is imprecise, as people are: noise is added to what the scripted
-expert does. RLPD learns from 2,500 decisions; beside it, each of its parts is taken away in turn, and the
+expert does. RLPD learns from 2,000 decisions; beside it, each of its parts is taken away in turn, and the
 demonstrations are cloned. Everything is measured in the same fifty episodes, which no run has seen.
 """
 
@@ -92,7 +92,7 @@ def reproduce(
         "serl",
         paper_claim="from about twenty demonstrations and a reward of success alone, RLPD learns to insert, "
         "route and move real objects to (near) perfect success in 25 to 50 minutes",
-        question=f"a drawer from {len(episodes)} demonstrations and 10,000 simulator steps: success of RLPD "
+        question=f"a drawer from {len(episodes)} demonstrations and 8,000 simulator steps: success of RLPD "
         "at least 90 %, that of SAC without demonstrations below 20 %, and RLPD at least 15 points above "
         "cloning",
         arms=[

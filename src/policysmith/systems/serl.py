@@ -103,7 +103,7 @@ class Config(RlpdSettings):
 
 
 BENCH = Config(
-    environment_steps=2500,
+    environment_steps=2000,
     hidden=(64, 64),
     batch_size=64,
     updates=4,
