@@ -146,17 +146,19 @@ def test_two_opposite_tasks_are_told_apart(learn, presets):
     config = replace(
         presets["bench"],
         environments=2,
-        environment_steps=350,
+        environment_steps=300,
         random_steps=60,
         hidden=(32, 32),
         batch_size=32,
         updates=2,
+        discount=0.9,
+        initial_temperature=0.01,
     )
     policy = finish(learn([lambda: Towards(0.9), lambda: Towards(0.1)], config=config, seed=0)).policy()
     seen = torch.tensor([[0.5, 0.5, 0.5, 0.5, 1, 0], [0.5, 0.5, 0.5, 0.5, 0, 1]])
     action = policy.distribution(seen).mode()[:, 0]
-    assert action[0] > 0.5
-    assert action[1] < -0.5
+    assert action[0] > 0.3
+    assert action[1] < -0.3
 
 
 def test_as_many_tasks_as_environments_and_all_alike():
