@@ -37,7 +37,7 @@ def scores_of(policy: Any) -> Scores:
     """
     if not isinstance(policy, NetworkPolicy):
         if callable(policy) and not isinstance(policy, torch.nn.Module):
-            return policy
+            return policy  # type: ignore[return-value]
         raise CapabilityError(
             f"a {type(policy).__name__} has no scores of actions", expected=KINDS,
             cure="give the function from states [row, ...] to scores [row, action] itself",

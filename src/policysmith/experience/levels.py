@@ -112,7 +112,7 @@ class RandomActions:
         """Any action; of whole numbers where the space is."""
         low, high = self._space.low, self._space.high
         if np.issubdtype(self._space.dtype, np.integer):
-            return self._rng.integers(low, high + 1)
+            return self._rng.integers(low, high + 1)  # type: ignore[call-overload]
         return self._rng.uniform(low, high).astype(np.float32)
 
 
@@ -160,7 +160,7 @@ class Recorder(gymnasium.Wrapper):
         if not rows or not rows["action"]:
             return
         seen = stack(rows.pop("observation"))
-        episode = {"observation": seen} | {key: np.asarray(values) for key, values in rows.items()}
+        episode: dict[str, Any] = {"observation": seen} | {key: np.asarray(values) for key, values in rows.items()}
         if not episode["terminated"][-1]:
             episode["truncated"][-1] = True
         self._finished.append(episode)

@@ -172,8 +172,8 @@ class FamilyPolicy(Policy):
         balance: Float[Tensor, "row"] | None = None,
     ) -> Float[Tensor, "row"]:
         """Log-probability of given actions under the members of the balances, by default the chooser's."""
-        balance = self.chooser(observation) if balance is None else balance
-        return self.actor.log_prob(self.told(observation, balance), action)
+        chosen = self.chooser(observation) if balance is None else balance
+        return self.actor.log_prob(self.told(observation, chosen), action)
 
 
 def member(policy: FamilyPolicy, balance: float) -> FamilyPolicy:

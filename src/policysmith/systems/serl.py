@@ -155,7 +155,9 @@ def train(
             cure="leave the cameras out when loading them, or join the parts",
         )
     classifier = None if config.reward == "environment" else _classifier(demonstrations, config, seed)
-    paid = partial(ClassifierReward, classifier=classifier) if config.reward == "classifier" else None
+    paid = None
+    if classifier is not None and config.reward == "classifier":
+        paid = partial(ClassifierReward, classifier=classifier)
     copies = environments_of(
         environment if paid is None else _paying(environment, config, paid),
         config.environments,

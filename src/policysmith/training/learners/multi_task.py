@@ -181,12 +181,7 @@ def _in_rows(settings: MultiTaskSettings) -> SacSettings:
     """The settings as the loop counts, in rows and steps of all environments together."""
     tasks = settings.environments
     names = [field.name for field in fields(SacSettings)]
-    plain = {name: getattr(settings, name) for name in names}
-    return SacSettings(
-        **plain
-        | {
-            "environment_steps": settings.environment_steps * tasks,
-            "random_steps": settings.random_steps * tasks,
-            "batch_size": settings.batch_size * tasks,
-        }
-    )
+    plain: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    for name in ("environment_steps", "random_steps", "batch_size"):
+        plain[name] *= tasks
+    return SacSettings(**plain)
