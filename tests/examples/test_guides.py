@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from policysmith.cli.main import main
+from policysmith.evaluation.rollouts import roll_out
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.systems import sdp
@@ -50,3 +53,31 @@ def test_commands_of_the_guides_name_verbs_that_exist(file):
     text = file.read_text(encoding="utf-8")
     for verb in re.findall(r"^policysmith (\w+)|`policysmith ([a-z]+)", text, re.MULTILINE):
         assert "".join(verb) in VERBS
+
+
+def test_the_guide_of_reinforcement_learning_learns_by_trying_and_from_recordings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_guide("reinforcement-learning.md", {"STEPS": 256})
+    for policy in (names["policy"], names["recorded"], names["explored"]):
+        rollouts = roll_out(policy, names["Docking"], seeds=[0], limit=60)
+        assert rollouts.lengths.tolist() == [60] or rollouts.success.any()
+    assert max(names["seen"].values()) > 1
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_commands_of_the_guide_of_reinforcement_learning_work(tmp_path, monkeypatch, capsys, block):
+    monkeypatch.chdir(tmp_path)
+    text = (GUIDES / "reinforcement-learning.md").read_text(encoding="utf-8")
+    commands = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[block].replace("\\\n", " ").splitlines()
+    fewer = ["--environment-steps", "--agent-steps", "--steps"]
+    for command in commands:
+        words = shlex.split(command)[1:]
+        for option in set(fewer) & set(words):
+            words[words.index(option) + 1] = (
+                "200" if option.endswith("-steps") and option != "--steps" else "60"
+            )
+        if words[0] == "eval":
+            words += ["--episodes", "3"]
+        if words[:2] == ["data", "record"]:
+            words += ["--evaluations", "2", "--episodes", "2"]
+        assert main(words) == 0, (command, capsys.readouterr().err)
