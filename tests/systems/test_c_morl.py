@@ -152,7 +152,7 @@ def test_the_archive_is_the_policy_and_its_members_do_what_it_says_of_them(tmp_p
 def test_a_front_is_found_and_a_preference_is_answered():
     # Both ends are optimal for a weight; the middle is optimal for none, and only an extension passes it.
     config = replace(
-        TINY, environment_steps=3200, initial_steps=960, rollout_steps=16, learning_rate=0.02, epochs=4,
+        TINY, environment_steps=1600, initial_steps=960, rollout_steps=16, learning_rate=0.03, epochs=4,
         extension_updates=10, normalise_observations=False,
     )  # fmt: skip
     policy = finish(c_morl.train(Three, config=config, seed=0)).policy()
