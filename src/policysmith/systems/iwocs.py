@@ -158,7 +158,7 @@ def train(
     """
     make = makers_of(environment, 2)[0]
     box = uncertain(make, config)
-    if state is None and (deaf := without_effect(lambda point: with_physics(make(), point), box, seed=seed)):
+    if state is None and (deaf := without_effect(partial(in_world, make), box, seed=seed)):
         warnings.warn(f"uncertainty parameter has no effect: {', '.join(deaf)}", stacklevel=2)
     return _Sequence(make, box, config, seed, state).run()
 
@@ -203,11 +203,8 @@ class _Sequence:
     def _world(self, number: int) -> Maker:
         """What the n-th run takes place in."""
         if number == 0:
-            return lambda: RandomPhysics(self.make(), self.box)
-        return partial(self._in_world, self.box.named(self.state.points[number - 1]))
-
-    def _in_world(self, parameters: Mapping[str, float]) -> gymnasium.Env:
-        return with_physics(self.make(), parameters)
+            return partial(at_random, self.make, self.box)
+        return partial(in_world, self.make, self.box.named(self.state.points[number - 1]))
 
     def _settle(self, number: int) -> None:
         """Take what the run has come to into the rule, and find the world in which that does worst."""
@@ -220,6 +217,8 @@ class _Sequence:
             expertise = expertise_of(state.inner, state.points[-1])
             found = self._with_best_threshold(expertise)
             state.finished.append(expertise)
+        interaction: Any = state.inner.sources["interaction"]
+        interaction.close()
         state.worst.append(found.value)
         state.inner = None
         point = tuple(map(float, found.point))
@@ -244,7 +243,7 @@ class _Sequence:
 
         def mean_return(points: Float[np.ndarray, "point parameter"]) -> Float[np.ndarray, "point"]:
             worlds = [self.box.named(point) for point in points]
-            return over_grid(policy, self._in_world, worlds, seeds=starts).mean
+            return over_grid(policy, partial(in_world, self.make), worlds, seeds=starts).mean
 
         if config.search == "grid":
             return grid_search(mean_return, self.box, points=config.grid_points)
@@ -255,6 +254,16 @@ class _Sequence:
             generations=config.generations,
             seed=derive(self.seed, "cmaes", len(self.state.finished)),
         )
+
+
+def in_world(make: Maker, parameters: Mapping[str, float]) -> gymnasium.Env:
+    """What `make` makes, in the world that the parameters describe."""
+    return with_physics(make(), parameters)
+
+
+def at_random(make: Maker, box: UncertaintyBox) -> gymnasium.Env:
+    """What `make` makes, in worlds drawn from the box."""
+    return RandomPhysics(make(), box)
 
 
 def uncertain(make: Maker, config: Config) -> UncertaintyBox:
