@@ -4,7 +4,8 @@ SAC learns to swing up a pendulum, and all that it has seen on the way is the da
 of it, a small share, or as many transitions as are wanted, made of that share by diffusion, by an
 autoencoder, or by adding noise. The pendulum's own equations say how wrong what was made is.
 
-The share, the number of updates and the generator's size were chosen in a pilot.
+The generator's size was chosen in a pilot by how true is what it makes of a scripted controller's steps, the
+share lies within the 3 to 15 % of the paper, and the learner's settings were not tuned.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ COLLECTOR = sac.Config(
     critic_learning_rate=1e-3,
 )
 """What makes the data."""
-SHARE = 0.03
+SHARE = 0.1
 """Share of the recorded transitions that is few."""
 MADE = 20_000
 """Transitions that are made of the few."""
@@ -76,11 +77,11 @@ AUTOENCODER = VariationalSettings(terminals=False, steps=5000, batch_size=128, l
 NOISE = 0.05
 """Deviations of the states that noise adds."""
 BUDGET: dict[str, Any] = {
-    "steps": 3000,
-    "hidden": (64, 64),
+    "steps": 10_000,
+    "hidden": (128, 128),
+    "batch_size": 128,
     "learning_rate": 1e-3,
     "discount": 0.97,
-    "rate": 0.01,
 }
 LEARNERS: dict[str, tuple[ModuleType, Any]] = {
     "TD3+BC": (td3_bc, replace(td3_bc.PRESETS["bench"], critic_learning_rate=1e-3, **BUDGET)),
