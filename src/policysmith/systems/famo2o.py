@@ -62,7 +62,7 @@ PRESETS = {
     "locomotion": LOCOMOTION,
     "cql-locomotion": CONSERVATIVE,
     "bench": Config(
-        offline_steps=6000,
+        offline_steps=4000,
         online_steps=2000,
         batch_size=128,
         hidden=(64, 64),
