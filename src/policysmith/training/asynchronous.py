@@ -114,6 +114,11 @@ class AsynchronousActor:
         if self._thread is not None:
             self._thread.join()
 
+    def metrics(self) -> dict[str, float]:
+        """What the finished episodes came to, and how often weights were published."""
+        with self._stepping:
+            return self.interaction.metrics() | {"published": float(self.published)}
+
     def state_dict(self) -> dict[str, Any]:
         """The environments between two steps, and the steps that nobody has taken yet are given up."""
         with self._stepping:

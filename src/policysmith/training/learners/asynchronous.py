@@ -129,7 +129,7 @@ def asynchronous_run(
         metrics = learn(state, batches, update_once)
         if (state.step + 1) % beside.publish_every == 0:
             actor.publish(policy.module)
-        return metrics | noted | {"environment_steps": float(store.written), "published": actor.published}
+        return metrics | noted | actor.metrics()
 
     def driven() -> Iterator[Progress]:
         try:
