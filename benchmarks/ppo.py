@@ -10,9 +10,9 @@ same Gymnasium, with the same networks (a policy and a critic of 64 x 64, tanh),
 - `HalfCheetah-v5`: 1 environment x 2048 steps, 10 epochs of 32 minibatches, observations and rewards
   normalised.
 
-Printed are environment steps per second, where the time of the processor goes, and the returns of the
-training episodes round by round, which are returns after equally many environment steps. The sides answer in
-turn (see `peers.py`).
+The side `compiled` is ours with `compile=True`. Printed are environment steps per second, where the time of
+the processor goes, and the returns of the training episodes round by round, which are returns after equally
+many environment steps. The sides answer in turn (see `peers.py`).
 
 Stable-Baselines3 is installed into an environment of its own. CleanRL is not a package: its file is taken
 from `--cleanrl` (a checkout), or cloned. It was written for an older Gymnasium, so that its half resets
@@ -28,6 +28,7 @@ import runpy
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def cleanrl_side(work: Work, clock: Clock) -> None:
 # ---- our side --------------------------------------------------------------------------------------------
 
 
-def our_side(work: Work, clock: Clock) -> None:
+def our_side(work: Work, clock: Clock, *, compile: bool = False) -> None:
     from policysmith.experience.environments import environments_of
     from policysmith.experience.interaction import Interaction
     from policysmith.policies import heads
@@ -271,6 +272,7 @@ def our_side(work: Work, clock: Clock) -> None:
         max_grad_norm=work.max_grad_norm,
         normalise_observations=work.normalised,
         normalise_rewards=work.normalised,
+        compile=compile,
     )
     agent = actor_critic(Interaction(environments_of(work.task, 1), seed=0), config, seed=0)
     clock.ready(weights=sum(p.numel() for p in agent.parameters()), versions=versions(REPORTED))
@@ -287,7 +289,12 @@ def our_side(work: Work, clock: Clock) -> None:
 
 # ---- measuring -------------------------------------------------------------------------------------------
 
-SIDES = {"sb3": sb3_side, "cleanrl": cleanrl_side, "ours": our_side}
+SIDES = {
+    "sb3": sb3_side,
+    "cleanrl": cleanrl_side,
+    "ours": our_side,
+    "compiled": partial(our_side, compile=True),
+}
 
 
 def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) -> dict[str, Any]:

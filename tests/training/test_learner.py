@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -406,3 +407,46 @@ def test_a_batch_without_rows_is_refused():
 def test_micro_batches_without_rows_are_refused(cut):
     with pytest.raises(SettingError, match=f"micro-batches of {cut} rows"):
         made(micro_batch=cut)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
+def test_a_compiled_loss_takes_the_same_steps_but_for_rounding():
+    def squares(module, batch):
+        error = (module(batch["x"]) - batch["y"]).square().sum(1)
+        return error, {"error": error}
+
+    def learner(compiled: bool) -> Learner:
+        torch.manual_seed(0)
+        module = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        return Learner(module, squares, optimizer=optimizer, max_grad_norm=0.5, compiled=compiled)
+
+    plain, fast = learner(False), learner(True)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        batch = {"x": torch.randn(4, 3, generator=rng), "y": torch.randn(4, 2, generator=rng)}
+        assert fast.step(batch) == pytest.approx(plain.step(batch), rel=1e-5)
+    torch.testing.assert_close(fast.module.weight, plain.module.weight)
+
+
+def test_rows_that_are_a_plain_dictionary_take_the_step_of_a_tensordict():
+    def squares(module, batch):
+        error = (module(batch["x"]) - batch["y"]).square().sum(1)
+        return error, {"error": error, "half": 0.5 * error}
+
+    def learner(limit: float | None) -> Learner:
+        torch.manual_seed(0)
+        module = nn.Linear(3, 2)
+        return Learner(
+            module, squares, optimizer=torch.optim.SGD(module.parameters(), lr=0.1), max_grad_norm=limit
+        )
+
+    rng = torch.Generator().manual_seed(0)
+    rows = {"x": torch.randn(4, 3, generator=rng), "y": torch.randn(4, 2, generator=rng)}
+    for limit in (None, 0.5, 1e6):
+        one, other = learner(limit), learner(limit)
+        for _ in range(2):
+            found = one.step(rows)
+            assert found == pytest.approx(other.step(TensorDict(rows, batch_size=4)), rel=1e-5)
+            assert found["half"] == pytest.approx(0.5 * found["loss"])
+        torch.testing.assert_close(one.module.weight, other.module.weight)

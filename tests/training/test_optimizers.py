@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -57,7 +59,7 @@ def test_checkpoints_of_either_serve_the_other():
         gradients(theirs, number)
         plain.step()
     ours.load_state_dict(theirs.state_dict())
-    lean.load_state_dict(plain.state_dict())
+    lean.load_state_dict(deepcopy(plain.state_dict()))
     for number in range(3, 6):
         for module, optimizer in ((ours, lean), (theirs, plain)):
             gradients(module, number)
@@ -78,7 +80,7 @@ def test_loading_in_the_middle_is_heeded_by_the_next_step():
     gradients(theirs, 9)
     plain.step()
     ours.load_state_dict(theirs.state_dict())
-    lean.load_state_dict(plain.state_dict())
+    lean.load_state_dict(deepcopy(plain.state_dict()))
     for module, optimizer in ((ours, lean), (theirs, plain)):
         gradients(module, 10)
         optimizer.step()

@@ -30,6 +30,9 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "member row before"]) -> Float[Tensor, "member row after"]:
         """Each member's map of its own rows."""
+        if self.weight.shape[2] == 1:
+            # A product with a single column is no matrix product to the library, and four times as slow.
+            return (x * self.weight.transpose(1, 2)).sum(-1, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
 

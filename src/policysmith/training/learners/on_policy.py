@@ -52,6 +52,7 @@ class OnPolicySettings:
     - `discount`, `gae_lambda`: of returns and advantages.
     - `normalise_observations`, `normalise_rewards`: by running moments, saved with the run.
     - `hidden`, `activation`: of actor and critic; `cell`, `memory_width`: a recurrent body for both.
+    - `compile`: learn through `torch.compile` (see `Learner`).
     """
 
     environment_steps: int = 1_000_000
@@ -72,6 +73,7 @@ class OnPolicySettings:
     activation: str = "tanh"
     cell: str = ""
     memory_width: int = 128
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("environment_steps", "environments", "rollout_steps", "epochs", "minibatches"):
@@ -316,6 +318,7 @@ def policy_learner(agent: ActorCritic, loss: Loss, settings: OnPolicySettings) -
         schedule=(lambda step: 1 - step / total) if settings.anneal else None,
         max_grad_norm=settings.max_grad_norm,
         acts=lambda agent: without_noise(agent.policy),
+        compiled=settings.compile,
     )
 
 
