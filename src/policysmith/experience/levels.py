@@ -160,7 +160,9 @@ class Recorder(gymnasium.Wrapper):
         if not rows or not rows["action"]:
             return
         seen = stack(rows.pop("observation"))
-        episode: dict[str, Any] = {"observation": seen} | {key: np.asarray(values) for key, values in rows.items()}
+        episode: dict[str, Any] = {"observation": seen} | {
+            key: np.asarray(values) for key, values in rows.items()
+        }
         if not episode["terminated"][-1]:
             episode["truncated"][-1] = True
         self._finished.append(episode)
