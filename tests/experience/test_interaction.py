@@ -14,6 +14,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from policysmith.common.errors import CapabilityError, NotFiniteError, SettingError
+from policysmith.common.observations import parts_of
 from policysmith.common.rng import derive
 from policysmith.experience.environments import InProcesses, InThisProcess, environments_of
 from policysmith.experience.interaction import Interaction
@@ -178,15 +179,20 @@ def test_environments_with_a_will_of_their_own_are_said_to_be_inexact():
 # ---- processes ---------------------------------------------------------------------------------------
 
 
-def test_worker_processes_see_what_this_process_sees():
-    makers = [partial(registry.make, "CartPole-v1")] * 3
+@pytest.mark.parametrize("options", [{}, {"goal": True}])
+def test_worker_processes_see_what_this_process_sees(options):
+    makers = [partial(registry.make, "point-reach", **options)] * 3
     apart = InProcesses(makers, workers=2)
     try:
         one, other = Interaction(InThisProcess(makers), seed=1), Interaction(apart, seed=1)
-        for action in np.random.default_rng(0).integers(0, 2, (40, 3, 1)):
+        for action in np.random.default_rng(0).uniform(-1, 1, (60, 3, 2)):
             mine, theirs = one.step(action), other.step(action)
-            assert np.array_equal(mine.next_observation, theirs.next_observation)
-            assert np.array_equal(one.observation, other.observation)
+            for a, b in (
+                (mine.next_observation, theirs.next_observation),
+                (one.observation, other.observation),
+            ):
+                for name, part in parts_of(a).items():
+                    assert np.array_equal(part, parts_of(b)[name])
     finally:
         apart.close()
 

@@ -7,12 +7,14 @@ that dies is started again, and the rows it had are reported as lost for whoever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any, Protocol
 
 import gymnasium
@@ -110,7 +112,7 @@ class InProcesses:
 
     A worker that dies (killed, or a simulator that crashed) is started again with fresh environments, at most
     `restarts` times in all; `restarted` counts them. Makers must be picklable (a `functools.partial` of
-    `worlds.registry.make`, say).
+    `worlds.registry.make`, say). Observations come through shared memory, all else through pipes.
     """
 
     def __init__(self, makers: Sequence[Maker], *, workers: int = 2, restarts: int = 10) -> None:
@@ -128,6 +130,9 @@ class InProcesses:
         self.observation_space, self.action_space = spaces[0]
         for worker, (observation, action) in enumerate(spaces):
             check_same(self, observation, action, self._rows[worker][0])
+        self._shared = Shared.of(self.observation_space, self.count)
+        for worker in range(len(self._workers)):
+            self._ask(worker, ("share", (self._shared.names, self._rows[worker])))
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Seen]:
         """See `Environments`."""
@@ -137,11 +142,11 @@ class InProcesses:
             if not mine:
                 continue
             try:
-                answer = self._ask(worker, ("reset", mine))
+                self._ask(worker, ("reset", mine))
             except _Dead:
                 self._restart(worker)
-                answer = self._ask(worker, ("reset", mine))
-            found |= {rows[place]: seen for place, seen in answer.items()}
+                self._ask(worker, ("reset", mine))
+            found |= {rows[place]: self._shared.read(rows[place]) for place in mine}
         return found
 
     def step(self, actions: np.ndarray) -> Steps:
@@ -172,6 +177,7 @@ class InProcesses:
             if process.is_alive():
                 process.kill()
             pipe.close()
+        self._shared.close(unlink=True)
 
     @property
     def process_ids(self) -> list[int]:
@@ -198,6 +204,7 @@ class InProcesses:
         process.kill()
         process.join()
         self._workers[worker] = self._start(self._makers[worker])
+        self._ask(worker, ("share", (self._shared.names, self._rows[worker])))
 
     def _ask(self, worker: int, message: tuple[str, Any]) -> Any:
         try:
@@ -216,7 +223,7 @@ class InProcesses:
         return answer
 
     def _joined(self, answers: list[tuple[Any, ...] | None], lost: list[int]) -> Steps:
-        reward = next((answer[1] for answer in answers if answer is not None), np.zeros(1, np.float32))
+        reward = next((answer[0] for answer in answers if answer is not None), np.zeros(1, np.float32))
         steps = Steps(
             [np.zeros(0)] * self.count,
             np.zeros((self.count, *reward.shape[1:]), np.float32),
@@ -229,9 +236,54 @@ class InProcesses:
             if answer is None:
                 continue
             for place, row in enumerate(rows):
-                steps.observation[row], steps.info[row] = answer[0][place], answer[4][place]
-            steps.reward[rows], steps.terminated[rows], steps.truncated[rows] = answer[1:4]
+                steps.observation[row], steps.info[row] = self._shared.read(row), answer[3][place]
+            steps.reward[rows], steps.terminated[rows], steps.truncated[rows] = answer[:3]
         return steps
+
+
+class Shared:
+    """Observations [env, ...] in memory that several processes see, an array per part.
+
+    `names` are how other processes find the blocks of memory, by part.
+    """
+
+    def __init__(self, blocks: Mapping[str, SharedMemory], arrays: Mapping[str, np.ndarray]) -> None:
+        self.blocks, self.arrays = dict(blocks), dict(arrays)
+        self.names = {part: block.name for part, block in blocks.items()}
+
+    @classmethod
+    def of(cls, space: gymnasium.Space, count: int, names: Mapping[str, str] | None = None) -> Shared:
+        """For `count` environments; new memory, or what other processes know by `names`."""
+        spaces: Mapping[str, Any] = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {"": space}
+        blocks, arrays = {}, {}
+        for part, one in spaces.items():
+            shape, dtype = (count, *one.shape), np.dtype(one.dtype)
+            size, made = max(1, math.prod(shape) * dtype.itemsize), names is None
+            blocks[part] = SharedMemory(None if made else names[part], create=made, size=size)
+            arrays[part] = np.ndarray(shape, dtype, buffer=blocks[part].buf)
+        return cls(blocks, arrays)
+
+    def write(self, row: int, seen: Seen) -> None:
+        """Put the observation of one environment where the others see it."""
+        if isinstance(seen, Mapping):
+            for part, value in seen.items():
+                self.arrays[part][row] = value
+        else:
+            self.arrays[""][row] = seen
+
+    def read(self, row: int) -> Seen:
+        """The observation of one environment; it is overwritten at the next step."""
+        if "" in self.arrays:
+            return self.arrays[""][row]
+        return {part: array[row] for part, array in self.arrays.items()}
+
+    def close(self, *, unlink: bool = False) -> None:
+        """Let go of the memory; `unlink` gives it back."""
+        self.arrays = {}
+        for block in self.blocks.values():
+            block.close()
+            if unlink:
+                block.unlink()
 
 
 class _Dead(Exception):  # noqa: N818
@@ -246,6 +298,8 @@ def _work(pipe: Connection, makers: list[Maker]) -> None:
         pipe.recv()
         pipe.send((False, error))
         return
+    shared: Shared | None = None
+    rows: list[int] = []
     while True:
         try:
             what, content = pipe.recv()
@@ -253,15 +307,27 @@ def _work(pipe: Connection, makers: list[Maker]) -> None:
             return
         if what == "close":
             environments.close()
+            if shared is not None:
+                shared.close()
             return
         try:
             if what == "spaces":
                 answer: Any = (environments.observation_space, environments.action_space)
+            elif what == "share":
+                names, rows = content
+                shared = Shared.of(environments.observation_space, max(rows) + 1, names)
+                answer = None
             elif what == "reset":
-                answer = environments.reset(content)
+                assert shared is not None
+                for place, seen in environments.reset(content).items():
+                    shared.write(rows[place], seen)
+                answer = None
             else:
+                assert shared is not None
                 steps = environments.step(content)
-                answer = (steps.observation, steps.reward, steps.terminated, steps.truncated, steps.info)
+                for row, seen in zip(rows, steps.observation, strict=True):
+                    shared.write(row, seen)
+                answer = (steps.reward, steps.terminated, steps.truncated, steps.info)
             pipe.send((True, answer))
         except Exception as error:
             pipe.send((False, error))

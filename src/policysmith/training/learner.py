@@ -228,7 +228,7 @@ def compiled_loss(loss: Loss) -> Loss:
     def compiled(module: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         try:
             return fast(module, batch)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.BackendCompilerFailed as error:  # type: ignore[attr-defined]
             raise CapabilityError(
                 f"the loss could not be compiled: {str(error).strip().splitlines()[0]}",
                 expected="a C++ compiler (g++ or clang), which torch.compile calls",
