@@ -92,6 +92,8 @@ ALL, FEW, SYNTHER, VAE, NOISY = "all real", "few real", "SynthER", "autoencoder"
 RETURN, ERROR, AWAY = "return", "dynamics error (log10)", "distance to the nearest real one"
 COMPARED = 2000
 """Made transitions whose nearest real one is looked for."""
+SMALLEST = 1e-12
+"""The least mean error that has a logarithm here."""
 
 
 @dataclass
@@ -252,7 +254,7 @@ def _fidelity(sets: Mapping[str, Episodes], few: Episodes, found: dict[str, Meas
             scale=deviation[-4:],
         )
         like = (distance - usual).abs().argsort()[: max(1, len(distance) // 4)]
-        found[name].error.append(float(error[like].mean().log10()))
+        found[name].error.append(float(error[like].mean().clamp(min=SMALLEST).log10()))
         found[name].away.append(float(distance.median()))
 
 
