@@ -102,7 +102,7 @@ class Interaction:
         played = np.array(action)
         if self._clip is not None:
             np.minimum(np.maximum(played, self._clip[0], out=played), self._clip[1], out=played)
-        found = self.environments.step(played)
+        found = self.environments.step(played.copy())  # which an environment may change
         self._played.append(played)
         self.count += self.rows - len(found.lost)
         for row in found.lost:
