@@ -64,9 +64,9 @@ def test_doubling_equals_a_transposed_convolution():
 
 def test_weights_start_in_the_range_in_which_pytorch_s_start():
     for ours, plain in (
-        (Convolution(16, 32, 5, length=8), torch.nn.Conv1d(16, 32, 5)),
-        (Halving(16), torch.nn.Conv1d(16, 16, 3)),
-        (Doubling(16), torch.nn.ConvTranspose1d(16, 16, 4)),
+        (Convolution(16, 128, 5, length=8), torch.nn.Conv1d(16, 128, 5)),
+        (Halving(128), torch.nn.Conv1d(128, 128, 3)),
+        (Doubling(128), torch.nn.ConvTranspose1d(128, 128, 4)),
     ):
         for name in ("weight", "bias"):
             range_of_ours = float(getattr(ours, name).detach().abs().max())

@@ -5,9 +5,9 @@ of it, a small share, or as many transitions as are wanted, made of that share b
 autoencoder, or by adding noise. The pendulum's own equations say how wrong what was made is.
 
 The generator's size was chosen in a pilot by how true is what it makes of a scripted controller's steps. A
-first run, TD3+BC from a tenth of the data, was stopped after one seed: all of the data gave it -544, the tenth
--594, and SynthER -626, too small a gap to tell anything by. So IQL learns, which made the most of such data
-in another pilot, and the share is the smallest of the paper's, 3 %.
+first run, TD3+BC from a tenth of the data, was stopped after one seed: all of the data gave it -544, the
+tenth -594, and SynthER -626, too small a gap to tell by. So IQL learns, which made the most of such data in
+another pilot, and the share is the smallest of the paper's, 3 %.
 """
 
 from __future__ import annotations
