@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from policysmith.cli.main import main
 from policysmith.common.errors import CapabilityError, DataError, SettingError, ShapeError
 from policysmith.evaluation.conformance import ENVIRONMENT, check_training
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.store import save_episodes
 from policysmith.policies.family import BalanceChooser, UniformChooser, member
+from policysmith.policies.protocol import load_policy
 from policysmith.systems import famo2o
 from policysmith.training.loop import finish
 
@@ -151,3 +154,15 @@ def test_a_run_cut_in_its_online_phase_goes_on_from_there(episodes):
     saved = part[-1].state.state_dict()
     rest = [now.metrics for now in famo2o.train(ENVIRONMENT, episodes, config=TINY, state=saved)]
     assert rest == whole[6:]
+
+
+# ---- from the command line -----------------------------------------------------------------------------
+
+
+def test_the_command_line_brings_environment_and_data(episodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_episodes(episodes, tmp_path / "data")
+    words = ["run", "famo2o", "--env", ENVIRONMENT, "--data", "data", "--preset", "tiny", "--out", "made"]
+    assert main([*words, "--balance-range", "2", "3"]) == 0
+    chooser = load_policy(tmp_path / "made").chooser
+    assert (chooser.low, chooser.high) == (2.0, 3.0)
