@@ -100,3 +100,15 @@ def test_weights_of_two_groups_have_their_own_rates():
             gradients(module, number)
             optimizer.step()
         assert same(ours, theirs)
+
+
+def test_moments_that_are_taken_away_begin_anew():
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    lean, plain = LeanAdam([weights[0]], lr=0.1), torch.optim.Adam([weights[1]], lr=0.1, fused=True)
+    for step in range(6):
+        for weight, optimizer in zip(weights, (lean, plain), strict=True):
+            weight.grad = torch.full((3,), float(step + 1))
+            if step == 3:
+                optimizer.state.clear()
+            optimizer.step()
+    assert torch.equal(*weights)

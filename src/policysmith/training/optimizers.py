@@ -26,7 +26,7 @@ class LeanAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all weights."""
-        if closure is not None or self._ready is None:
+        if closure is not None or self._ready is None or self._changed(self._ready):
             return self._long_way(closure)
         gradients = [[p.grad for p in lists[0]] for _, lists in self._ready]
         if any(gradient is None for some in gradients for gradient in some):
@@ -59,6 +59,12 @@ class LeanAdam(torch.optim.Adam):
         """Further weights, with settings of their own."""
         super().add_param_group(param_group)
         self._ready = None
+
+    def _changed(self, ready: list[tuple[dict[str, Any], list[list[Tensor]]]]) -> bool:
+        """Whether somebody has put other moments in the place of those that are at hand."""
+        return any(
+            self.state.get(weights[0], {}).get("step") is not steps[0] for _, (weights, _, _, steps) in ready
+        )
 
     def _long_way(self, closure: Callable[[], Any] | None) -> Any:
         """PyTorch's own step, after which all weights may have what the short way needs."""
