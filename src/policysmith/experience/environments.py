@@ -257,9 +257,9 @@ class Shared:
         spaces: Mapping[str, Any] = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {"": space}
         blocks, arrays = {}, {}
         for part, one in spaces.items():
-            shape, dtype = (count, *one.shape), np.dtype(one.dtype)
-            size, made = max(1, math.prod(shape) * dtype.itemsize), names is None
-            blocks[part] = SharedMemory(None if made else names[part], create=made, size=size)
+            shape, dtype = (count, *(one.shape or ())), np.dtype(one.dtype)
+            size, name = max(1, math.prod(shape) * dtype.itemsize), (names or {}).get(part)
+            blocks[part] = SharedMemory(name, create=name is None, size=size)
             arrays[part] = np.ndarray(shape, dtype, buffer=blocks[part].buf)
         return cls(blocks, arrays)
 
