@@ -19,6 +19,7 @@ import math
 import runpy
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,9 @@ from peers import (
     Worker,
     answers_to,
     arguments_of,
-    in_turn,
+    compared,
     machine,
     same_as_ours,
-    speeds,
     stand_in,
     tell,
     versions,
@@ -230,32 +230,16 @@ SIDES = {"corl": corl_side, "ours": our_side}
 
 
 def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int, warm_up: int) -> dict[str, Any]:
-    workers = {side: Worker(python, side, work, threads=work.threads) for side, python in pythons.items()}
-    try:
-        about = {side: worker.about for side, worker in workers.items()}
-        if len({values["weights"] for values in about.values()}) > 1:
-            raise SystemExit(f"the networks differ: {about}")
-        taken = in_turn(
-            workers,
-            str(steps),
-            rounds=rounds,
-            warm_up=str(warm_up),
-            shown=lambda answer: f"{1 / answer['seconds']:.0f}/s",
-        )
+    def play(workers: Mapping[str, Worker]) -> dict[str, Any]:
         wanted = work.data == "pendulum"
         returns = {side: worker.ask("play")["returns"] for side, worker in workers.items() if wanted}
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {
-        "work": asdict(work),
-        "weights": about[next(iter(about))]["weights"],
-        "versions": {side: values["versions"] for side, values in about.items()},
-        "unit": "updates",
-        **speeds(taken, per_step=1, peers=PEERS),
-        "returns": {side: {"mean": float(np.mean(all)), "of": len(all)} for side, all in returns.items()},
-        "return_of_the_data": float(np.mean([one["reward"].sum() for one in episodes_of(work.data)])),
-    }
+        return {
+            "returns": {side: {"mean": float(np.mean(all)), "of": len(all)} for side, all in returns.items()}
+        }
+
+    found = compared(work, pythons, PEERS, steps=steps, rounds=rounds, warm_up=warm_up, at_the_end=play)
+    of_the_data = float(np.mean([one["reward"].sum() for one in episodes_of(work.data)]))
+    return {"work": asdict(work), "unit": "updates", **found, "return_of_the_data": of_the_data}
 
 
 def main() -> None:

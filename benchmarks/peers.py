@@ -292,6 +292,50 @@ def in_turn(
     return taken
 
 
+def compared(
+    work: Any,
+    pythons: Mapping[str, Path],
+    peers: Iterable[str],
+    *,
+    steps: int,
+    rounds: int,
+    warm_up: int,
+    per_step: int = 1,
+    environment: Mapping[str, str] | None = None,
+    at_the_end: Callable[[Mapping[str, Worker]], dict[str, Any]] = lambda workers: {},
+) -> dict[str, Any]:
+    """Sides whose networks have as many weights, in turn: see `speeds`, `at_the_end` adding to it.
+
+    A round is `steps` steps of the clock, each worth `per_step` of the unit that is told.
+    """
+    workers = {
+        side: Worker(python, side, work, threads=work.threads, environment=environment)
+        for side, python in pythons.items()
+    }
+    try:
+        about = {side: worker.about for side, worker in workers.items()}
+        if len({values["weights"] for values in about.values()}) > 1:
+            raise SystemExit(f"the networks differ: {about}")
+        taken = in_turn(
+            workers,
+            str(steps),
+            rounds=rounds,
+            warm_up=str(warm_up),
+            shown=lambda answer: f"{per_step / answer['seconds']:.0f}/s",
+        )
+        added = at_the_end(workers)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {
+        "weights": about[next(iter(about))]["weights"],
+        "versions": {side: values["versions"] for side, values in about.items()},
+        "steps_per_round": steps * per_step,
+        **speeds(taken, per_step=per_step, peers=peers),
+        **added,
+    }
+
+
 def ratio(
     peer: Sequence[Answer], ours: Sequence[Answer], value: Callable[[Answer], float]
 ) -> dict[str, float]:

@@ -36,13 +36,11 @@ from peers import (
     Clock,
     Peer,
     Source,
-    Worker,
     answers_to,
     arguments_of,
-    in_turn,
+    compared,
     machine,
     same_as_ours,
-    speeds,
     stand_in,
     tell,
     versions,
@@ -242,8 +240,8 @@ def cleanrl_side(work: Work, clock: Clock) -> None:
 
 
 def our_side(work: Work, clock: Clock, *, compile: bool = False) -> None:
-    from policysmith.experience.environments import environments_of
     from policysmith.experience.interaction import Interaction
+    from policysmith.experience.makers import environments_of
     from policysmith.policies import heads
     from policysmith.policies.actors import NetworkPolicy
     from policysmith.systems import ppo
@@ -298,29 +296,8 @@ SIDES = {
 
 
 def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) -> dict[str, Any]:
-    workers = {side: Worker(python, side, work, threads=work.threads) for side, python in pythons.items()}
-    try:
-        about = {side: worker.about for side, worker in workers.items()}
-        if len({values["weights"] for values in about.values()}) > 1:
-            raise SystemExit(f"the networks differ: {about}")
-        taken = in_turn(
-            workers,
-            str(steps),
-            rounds=rounds,
-            warm_up="1",
-            shown=lambda answer: f"{work.rows / answer['seconds']:.0f}/s",
-        )
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {
-        "work": asdict(work),
-        "weights": about[next(iter(about))]["weights"],
-        "versions": {side: values["versions"] for side, values in about.items()},
-        "unit": "environment steps",
-        "steps_per_round": steps * work.rows,
-        **speeds(taken, per_step=work.rows, peers=PEERS),
-    }
+    found = compared(work, pythons, PEERS, steps=steps, rounds=rounds, warm_up=1, per_step=work.rows)
+    return {"work": asdict(work), "unit": "environment steps", **found}
 
 
 def main() -> None:

@@ -24,13 +24,11 @@ from typing import Any
 from peers import (
     Clock,
     Peer,
-    Worker,
     answers_to,
     arguments_of,
-    in_turn,
+    compared,
     machine,
     same_as_ours,
-    speeds,
     tell,
     versions,
 )
@@ -136,8 +134,8 @@ def learn(model: Any, clock: Clock, *, weights: int) -> None:
 
 
 def our_side(work: Work, clock: Clock) -> None:
-    from policysmith.experience.environments import environments_of
     from policysmith.experience.interaction import Interaction
+    from policysmith.experience.makers import environments_of
     from policysmith.experience.replay import Replay
     from policysmith.policies.actors import NetworkPolicy
     from policysmith.systems import sac
@@ -187,32 +185,12 @@ def measure(work: Work, pythons: dict[str, Path], *, rounds: int, steps: int) ->
     one_thread = {"NPROC": str(work.threads), "JAX_PLATFORMS": "cpu"}
     if work.threads == 1:
         one_thread["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    workers = {
-        side: Worker(python, side, work, threads=work.threads, environment=one_thread)
-        for side, python in pythons.items()
-    }
-    try:
-        about = {side: worker.about for side, worker in workers.items()}
-        if len({values["weights"] for values in about.values()}) > 1:
-            raise SystemExit(f"the networks differ: {about}")
-        taken = in_turn(
-            workers,
-            str(steps),
-            rounds=rounds,
-            # Updates begin after the random steps, and the first ones are slow.
-            warm_up=str(work.random_steps + 200),
-            shown=lambda answer: f"{1 / answer['seconds']:.0f}/s",
-        )
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {
-        "weights": about[next(iter(about))]["weights"],
-        "versions": {side: values["versions"] for side, values in about.items()},
-        "unit": "environment steps, an update at each",
-        "steps_per_round": steps,
-        **speeds(taken, per_step=1, peers=PEERS),
-    }
+    # Updates begin after the random steps, and the first ones are slow.
+    warm_up = work.random_steps + 200
+    found = compared(
+        work, pythons, PEERS, steps=steps, rounds=rounds, warm_up=warm_up, environment=one_thread
+    )
+    return {"unit": "environment steps, an update at each", **found}
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from policysmith.common.errors import CapabilityError, NotFiniteError, SettingError
 from policysmith.common.observations import parts_of
 from policysmith.common.rng import derive
-from policysmith.experience.environments import InProcesses, InThisProcess, environments_of
+from policysmith.experience.environments import InThisProcess
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import environments_of
+from policysmith.experience.workers import InProcesses
 from policysmith.worlds import registry
 
 

@@ -8,7 +8,8 @@ from tensordict import TensorDict
 
 from policysmith.common.errors import DataError, FileError, SettingError
 from policysmith.experience.episodes import Episodes
-from policysmith.experience.replay import Hindsight, Mixed, Replay, replay_of, transitions_of
+from policysmith.experience.mixtures import Hindsight, Mixed
+from policysmith.experience.replay import Replay, replay_of, transitions_of
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -19,14 +19,12 @@ from policysmith.common.spaces import ActionSpace
 from policysmith.networks.bodies import Body
 from policysmith.networks.critics import DuellingQ
 from policysmith.policies.actors import NetworkPolicy, actor_for, gaussian_actor
+from policysmith.policies.distributions import Categoricals, Greedy, SquashedGaussian
 from policysmith.policies.heads import (
     CategoricalHead,
-    Categoricals,
     DeterministicHead,
     GaussianHead,
-    Greedy,
     GreedyHead,
-    SquashedGaussian,
     SquashedGaussianHead,
 )
 from policysmith.policies.protocol import load_policy

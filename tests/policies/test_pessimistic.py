@@ -8,7 +8,7 @@ from torch import nn
 
 from policysmith.common.errors import CapabilityError, SettingError, ShapeError
 from policysmith.common.saving import saveable
-from policysmith.policies.heads import Certain
+from policysmith.policies.distributions import Certain
 from policysmith.policies.pessimistic import PessimisticPolicy, WorldExpertise
 from policysmith.policies.protocol import load_policy
 

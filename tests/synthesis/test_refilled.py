@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from policysmith.common.errors import SettingError
-from policysmith.experience.replay import Mixed, Replay
+from policysmith.experience.mixtures import Mixed
+from policysmith.experience.replay import Replay
 from policysmith.synthesis.diffusion import DiffusionSettings, diffusion_run
 from policysmith.synthesis.refilled import RefilledReplay
 from policysmith.training.loop import RunState

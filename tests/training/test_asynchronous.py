@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from policysmith.common.errors import SettingError, StaleError
-from policysmith.experience.environments import InProcesses, InThisProcess
+from policysmith.experience.environments import InThisProcess
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.workers import InProcesses
 from policysmith.training.asynchronous import AsynchronousActor
 from policysmith.worlds import registry
 from policysmith.worlds.point import PointReach

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +24,8 @@ from policysmith.common.observations import STATE, Observation, Seen, each_part,
 from policysmith.common.rng import derive
 from policysmith.common.spaces import ActionSpace
 from policysmith.experience.collect import succeeded
-from policysmith.experience.environments import Environments
+from policysmith.experience.environments import Environments, Maker
+from policysmith.experience.makers import environments_of
 
 KEPT_EPISODES = 100
 """So many finished episodes the reported return is a mean over, at most."""
@@ -77,6 +79,18 @@ class Interaction:
         self.observation: Seen = {}
         self.begins = np.ones(rows, bool)
         self._started = False
+
+    @classmethod
+    def of(
+        cls, environment: str | Maker | gymnasium.Env, count: int, *, seed: int, processes: int = 0
+    ) -> Interaction:
+        """Acting in `count` copies of an environment, which is given as `makers.environments_of` takes it."""
+        return cls(environments_of(environment, count, processes=processes), seed=seed)
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """What every environment shows, as policies see it."""
+        return self.environments.observation_space
 
     def start(self) -> None:
         """Begin the first episodes, unless that has been done."""

@@ -48,7 +48,7 @@ class Body(nn.Module):
 
     - `observation_size`: width of the state (0 for none), `goal_size` of the goal, joined behind it.
     - `planes`: (height, width, channels) where the state is a board or a stack of frames, flattened; it then
-      passes two convolutions of 3 x 3 with `channels` maps each (16 by default).
+      passes a convolution of 3 x 3 for each of `channels`, the numbers of maps.
     - `cameras`, `sizes`: pictures beside the state, see `PictureEncoder`.
     - `hidden`: widths of the layers; each is Linear, (LayerNorm), activation, (dropout).
     - `normalise`: scale state and goal by their running moments, which whoever collects keeps up to date.

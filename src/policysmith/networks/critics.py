@@ -19,6 +19,7 @@ from policysmith.common.observations import Observation
 from policysmith.common.saving import saveable
 from policysmith.networks.bodies import Body, activation_named
 from policysmith.networks.ensembles import EnsembleMLP
+from policysmith.networks.scaling import limits
 
 
 @saveable
@@ -62,17 +63,16 @@ class QEnsemble(nn.Module):
             dropout=dropout,
             early_dropout=early_dropout,
         )
-        plain = all(a == -1 for a in low) and all(b == 1 for b in high)
-        lower, upper = torch.tensor(low), torch.tensor(high)
-        self.register_buffer("offset", None if plain else (upper + lower) / 2, persistent=False)
-        self.register_buffer("scale", None if plain else 2 / (upper - lower), persistent=False)
+        offset, scale = limits(low, high)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
 
     def forward(
         self, observation: Observation, action: Float[Tensor, "row action"]
     ) -> Float[Tensor, "member row *output"]:
         """Every member's value; without the last axis where there is one output."""
         if self.scale is not None and self.offset is not None:
-            action = (action - self.offset) * self.scale
+            action = (action - self.offset) / self.scale
         seen: Any = observation if self.body is None else self.body(observation)
         value = self.network(torch.cat([seen, action], -1))
         return value.squeeze(-1) if self.outputs == 1 else value

@@ -23,13 +23,8 @@ from policysmith.common.observations import ACTION_MASK, GOAL, STATE, Observatio
 from policysmith.common.saving import saveable
 from policysmith.common.spaces import ActionSpace, planes_of
 from policysmith.networks.bodies import Body
-from policysmith.policies.heads import (
-    CategoricalHead,
-    DeterministicHead,
-    Distribution,
-    GaussianHead,
-    SquashedGaussianHead,
-)
+from policysmith.policies.distributions import Distribution
+from policysmith.policies.heads import CategoricalHead, DeterministicHead, GaussianHead, SquashedGaussianHead
 from policysmith.policies.protocol import Policy
 
 

@@ -25,7 +25,7 @@ from policysmith.common.saving import saveable
 from policysmith.networks.embeddings import ScalarEncoding
 from policysmith.networks.mlp import mlp
 from policysmith.policies.actors import NetworkPolicy, counted
-from policysmith.policies.heads import SquashedGaussian
+from policysmith.policies.distributions import SquashedGaussian
 from policysmith.policies.protocol import Policy
 
 

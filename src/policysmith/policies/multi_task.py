@@ -22,7 +22,8 @@ from policysmith.common.errors import SettingError
 from policysmith.common.saving import saveable
 from policysmith.networks.bodies import Body
 from policysmith.networks.critics import QEnsemble
-from policysmith.policies.heads import SquashedGaussian, limits
+from policysmith.networks.scaling import limits
+from policysmith.policies.distributions import SquashedGaussian
 
 
 def task_of(observation: Float[Tensor, "row observation"], tasks: int) -> Float[Tensor, "row task"]:

@@ -34,8 +34,9 @@ from torch import Tensor
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import derive, generator
 from policysmith.evaluation.vector_returns import VectorReturns
-from policysmith.experience.environments import Maker, environments_of, makers_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import makers_of
 from policysmith.networks.running import RunningReturnScale
 from policysmith.objectives import pareto
 from policysmith.objectives.constraints import barrier_loss, row_dropping_barrier_loss
@@ -196,8 +197,7 @@ def train(
     )
     objectives = require_objectives(player.environments[0], by="C-MORL")
     _check_lengths(config, objectives)
-    copies = environments_of(make, config.environments, processes=config.processes)
-    interaction = Interaction(copies, seed=seed)
+    interaction = Interaction.of(make, config.environments, seed=seed, processes=config.processes)
     agent = actor_critic(interaction, config, seed=seed, objectives=objectives)
     scale = RunningReturnScale(interaction.rows, config.discount, objectives=objectives)
     archive = CopyArchive(config.reference, limit=config.archive_size)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import gymnasium
 
 from policysmith.common.spaces import CONTINUOUS
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.family import FamilySettings
@@ -93,7 +93,7 @@ def train(
     balance it takes where. Raises `DataError` for actions outside the environment's limits and for data that
     do not fit into the replay, `ShapeError` for observations that are not the environment's.
     """
-    interaction = Interaction(environments_of(environment, 1), seed=seed)
+    interaction = Interaction.of(environment, 1, seed=seed)
     action = interaction.action_space
     action.require(CONTINUOUS, by="FamO2O", instead="dqn, or ppo, which serves every action space")
     family = BASES[config.base](episodes.observation_size, action, config, seed=seed)

@@ -32,7 +32,8 @@ from jaxtyping import Float
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import derive
 from policysmith.evaluation.robustness import over_grid
-from policysmith.experience.environments import Maker, makers_of
+from policysmith.experience.environments import Maker
+from policysmith.experience.makers import makers_of
 from policysmith.policies.pessimistic import PessimisticPolicy, WorldExpertise
 from policysmith.training.learners.robust import (
     REPEATED,

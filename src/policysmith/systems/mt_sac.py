@@ -16,46 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policysmith.training.learners.multi_task import MultiTaskSettings, Task, multi_task_run
+from policysmith.training.learners.multi_task import BENCH, TINY, MultiTaskSettings, Task, multi_task_run
 from policysmith.training.loop import Progress, RunState
 
 
 @dataclass(frozen=True)
 class Config(MultiTaskSettings):
-    """MT10 as Meta-World's paper has it, as far as known: three layers of 400, 128 steps of every task in a
-    batch, Adam 3e-4, discount 0.99 (widths and batch are not confirmed), 2 million steps of each task.
-
-    See `MultiTaskSettings` and `SacSettings` for each setting.
-    """
-
-    environments: int = 10
-    environment_steps: int = 2_000_000
-    hidden: tuple[int, ...] = (400, 400, 400)
-    batch_size: int = 128
-    random_steps: int = 1000
+    """The defaults of `MultiTaskSettings`; see there, and `SacSettings`, for each setting."""
 
 
-PRESETS = {
-    "paper": Config(),
-    "bench": Config(
-        environments=5,
-        environment_steps=5000,
-        random_steps=200,
-        hidden=(128, 128),
-        batch_size=64,
-        learning_rate=1e-3,
-        critic_learning_rate=1e-3,
-        temperature_learning_rate=1e-3,
-    ),
-    "tiny": Config(
-        environments=2,
-        environment_steps=12,
-        random_steps=4,
-        hidden=(8,),
-        batch_size=4,
-        replay_capacity=50,
-    ),
-}
+PRESETS = {"paper": Config(), "bench": Config(**BENCH), "tiny": Config(**TINY)}
 """The paper's, a laptop's, and a test's."""
 
 

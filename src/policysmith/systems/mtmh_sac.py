@@ -20,43 +20,17 @@ import gymnasium
 from policysmith.common.spaces import ActionSpace
 from policysmith.policies.actors import NetworkPolicy
 from policysmith.policies.multi_task import TaskBody, TaskHead, TaskQ
-from policysmith.training.learners.multi_task import MultiTaskSettings, Task, multi_task_run
+from policysmith.training.learners.multi_task import BENCH, TINY, MultiTaskSettings, Task, multi_task_run
 from policysmith.training.learners.sac import vector_size
 from policysmith.training.loop import Progress, RunState
 
 
 @dataclass(frozen=True)
 class Config(MultiTaskSettings):
-    """The same sizes as `mt-sac`, which are not confirmed. See `MultiTaskSettings` and `SacSettings`."""
-
-    environments: int = 10
-    environment_steps: int = 2_000_000
-    hidden: tuple[int, ...] = (400, 400, 400)
-    batch_size: int = 128
-    random_steps: int = 1000
+    """The defaults of `MultiTaskSettings`; see there, and `SacSettings`, for each setting."""
 
 
-PRESETS = {
-    "paper": Config(),
-    "bench": Config(
-        environments=5,
-        environment_steps=5000,
-        random_steps=200,
-        hidden=(128, 128),
-        batch_size=64,
-        learning_rate=1e-3,
-        critic_learning_rate=1e-3,
-        temperature_learning_rate=1e-3,
-    ),
-    "tiny": Config(
-        environments=2,
-        environment_steps=12,
-        random_steps=4,
-        hidden=(8,),
-        batch_size=4,
-        replay_capacity=50,
-    ),
-}
+PRESETS = {"paper": Config(), "bench": Config(**BENCH), "tiny": Config(**TINY)}
 """The paper's, a laptop's, and a test's."""
 
 

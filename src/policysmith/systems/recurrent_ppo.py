@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 
 from policysmith.common.errors import SettingError
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.ppo import PpoSettings, actor_critic, ppo_run
 from policysmith.training.loop import Progress, RunState
@@ -73,7 +73,6 @@ def train(
 
     The policy so far is `progress.state.policy()`; it acts without noise.
     """
-    copies = environments_of(environment, config.environments, processes=config.processes)
-    interaction = Interaction(copies, seed=seed)
+    interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
     agent = actor_critic(interaction, config, seed=seed)
     return ppo_run(agent, interaction, settings=config, seed=seed, state=state)

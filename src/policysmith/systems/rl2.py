@@ -24,8 +24,9 @@ from typing import Any
 import gymnasium
 
 from policysmith.common.errors import CapabilityError, SettingError
-from policysmith.experience.environments import Maker, environments_of, makers_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import makers_of
 from policysmith.policies.actors import NetworkPolicy
 from policysmith.training.learners.ppo import PpoSettings, actor_critic, ppo_run
 from policysmith.training.loop import Progress, RunState
@@ -109,9 +110,7 @@ def train(
         )
     makers = makers_of(environment, config.environments, config.processes > 0)
     trial = partial(in_trials, makers[0], config.episodes)
-    interaction = Interaction(
-        environments_of(trial, config.environments, processes=config.processes), seed=seed
-    )
+    interaction = Interaction.of(trial, config.environments, seed=seed, processes=config.processes)
     agent = actor_critic(interaction, config, seed=seed)
     agent.policy = NetworkPolicy(agent.policy.body, agent.policy.head, remembers_trials=True)
     return ppo_run(agent, interaction, settings=config, seed=seed, state=state)

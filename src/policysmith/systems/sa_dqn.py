@@ -21,7 +21,7 @@ from typing import Any
 
 import gymnasium
 
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.dqn import DqnLearners, DqnSettings, Robust
 from policysmith.training.learners.off_policy import off_policy_run
@@ -90,6 +90,6 @@ def train(
     is `progress.state.policy()`. Raises `CapabilityError` for other observations, and where actions are not
     one choice among several.
     """
-    copies = environments_of(environment, config.environments, processes=config.processes)
-    dqn = DqnLearners(Interaction(copies, seed=seed), config, seed=seed, robust=config.robust)
+    interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
+    dqn = DqnLearners(interaction, config, seed=seed, robust=config.robust)
     return off_policy_run(seed=seed, state=state, **dqn.run_arguments())

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium
 
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.off_policy import off_policy_run
 from policysmith.training.learners.sac import SacLearners, SacSettings
@@ -49,9 +49,8 @@ def train(
 
     The policy so far is `progress.state.policy()`; it acts without noise.
     """
-    copies = environments_of(environment, config.environments, processes=config.processes)
-    interaction = Interaction(copies, seed=seed)
-    sac = SacLearners(copies.observation_space, interaction.action_space, config, seed=seed)
+    interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
+    sac = SacLearners(interaction.observation_space, interaction.action_space, config, seed=seed)
     return off_policy_run(
         interaction=interaction, settings=config, seed=seed, state=state, **sac.run_arguments()
     )

@@ -31,9 +31,10 @@ from torch import Tensor
 
 from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.common.rng import generator, global_randomness, seeded_initialisation
-from policysmith.experience.environments import Maker, environments_of, makers_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import makers_of
 from policysmith.experience.replay import Replay, transitions_of
 from policysmith.rewards.classifier import ClassifierReward, SuccessClassifier, paid_by
 from policysmith.training.learner import Learner
@@ -158,14 +159,14 @@ def train(
     paid = None
     if classifier is not None and config.reward == "classifier":
         paid = partial(ClassifierReward, classifier=classifier)
-    copies = environments_of(
+    interaction = Interaction.of(
         environment if paid is None else _paying(environment, config, paid),
         config.environments,
+        seed=seed,
         processes=config.processes,
     )
-    interaction = Interaction(copies, seed=seed)
     agent = RlpdLearners(
-        copies.observation_space,
+        interaction.observation_space,
         interaction.action_space,
         with_target_entropy(config, interaction.action_space.size),
         seed=seed,
@@ -209,7 +210,7 @@ def train_reset_free(
     The policy that does it is `progress.state.policy()`, the one that undoes it
     `progress.state.learners["backward_policy"].acting()`.
     """
-    interaction = Interaction(environments_of(environment, 1, processes=config.processes), seed=seed)
+    interaction = Interaction.of(environment, 1, seed=seed, processes=config.processes)
     settings = with_target_entropy(config, interaction.action_space.size)
     return reset_free_run(interaction, (forward, backward), settings=settings, seed=seed, state=state)
 

@@ -20,9 +20,9 @@ from typing import Any
 import gymnasium
 
 from policysmith.common.errors import SettingError
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
-from policysmith.experience.replay import Mixed
+from policysmith.experience.mixtures import Mixed
 from policysmith.synthesis.diffusion import DiffusionSettings, diffusion_run
 from policysmith.synthesis.refilled import RefilledReplay
 from policysmith.training.learners.off_policy import off_policy_run
@@ -141,10 +141,9 @@ def train(
     The policy so far is `progress.state.policy()`; it acts without noise. Raises `CapabilityError` for
     discrete actions, and `DataError` where the replay holds fewer transitions than a batch of the generator.
     """
-    copies = environments_of(environment, config.environments, processes=config.processes)
-    interaction = Interaction(copies, seed=seed)
+    interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
     action = interaction.action_space
-    sac = SacLearners(copies.observation_space, action, config, seed=seed)
+    sac = SacLearners(interaction.observation_space, action, config, seed=seed)
     replay = config.replay()
     made = RefilledReplay(
         replay,

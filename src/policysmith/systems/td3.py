@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 
 from policysmith.common.errors import SettingError
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.off_policy import OffPolicySettings, off_policy_run
 from policysmith.training.learners.td3 import Td3Learners, Td3Settings
@@ -62,10 +62,9 @@ def train(
 
     The policy so far is `progress.state.policy()`.
     """
-    copies = environments_of(environment, config.environments, processes=config.processes)
-    interaction = Interaction(copies, seed=seed)
+    interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
     td3 = Td3Learners(
-        copies.observation_space, interaction.action_space, config, discount=config.discount, seed=seed
+        interaction.observation_space, interaction.action_space, config, discount=config.discount, seed=seed
     )
     return off_policy_run(
         interaction=interaction,

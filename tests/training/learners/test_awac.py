@@ -8,9 +8,9 @@ import torch
 from policysmith.common.errors import SettingError
 from policysmith.common.spaces import ActionSpace
 from policysmith.experience.demonstrations import Demonstrations
-from policysmith.experience.environments import environments_of
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import environments_of
 from policysmith.experience.replay import transitions_of
 from policysmith.systems import awac
 from policysmith.training.learners.awac import AwacLearners

@@ -11,8 +11,8 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 from policysmith.common.errors import CapabilityError, SettingError
-from policysmith.experience.environments import environments_of
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import environments_of
 from policysmith.objectives.decisions import decision_margin
 from policysmith.systems import dqn, sa_dqn
 from policysmith.training.learners.dqn import DqnLearners, DqnSettings, Robust

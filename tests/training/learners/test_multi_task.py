@@ -10,7 +10,8 @@ import torch
 from policysmith.common.errors import CapabilityError, DataError, SettingError
 from policysmith.common.rng import generator
 from policysmith.common.spaces import ActionSpace
-from policysmith.experience.replay import EqualShares, Replay
+from policysmith.experience.mixtures import EqualShares
+from policysmith.experience.replay import Replay
 from policysmith.systems.mt_sac import PRESETS, train
 from policysmith.systems.mtmh_sac import PRESETS as HEADS
 from policysmith.systems.mtmh_sac import train as train_heads

@@ -14,8 +14,9 @@ from gymnasium.spaces import Box
 
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import generator
-from policysmith.experience.environments import InThisProcess, environments_of
+from policysmith.experience.environments import InThisProcess
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import environments_of
 from policysmith.training.learners.on_policy import RolloutCollector, flattened, gae, minibatches
 from policysmith.training.learners.ppo import PpoSettings, actor_critic, ppo_loss, ppo_run
 from policysmith.training.loop import finish

@@ -12,8 +12,8 @@ from gymnasium.spaces import Box
 
 from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.common.spaces import ActionSpace
-from policysmith.experience.environments import environments_of
 from policysmith.experience.interaction import Interaction
+from policysmith.experience.makers import environments_of
 from policysmith.systems import sac
 from policysmith.training.learners.off_policy import off_policy_run
 from policysmith.training.learners.sac import SacLearners, SacSettings, critic_loss, mean_opinion

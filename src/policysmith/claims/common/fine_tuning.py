@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from policysmith.experience.environments import Maker, environments_of
+from policysmith.experience.environments import Maker
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
 from policysmith.training.learners.fine_tuning import FineTuningSettings, fine_tuning_run
@@ -37,7 +37,7 @@ def train(
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Learn from `episodes`, then in `environment`; it explores with the noise of its policy."""
-    interaction = Interaction(environments_of(environment, 1), seed=seed)
+    interaction = Interaction.of(environment, 1, seed=seed)
     settings = ImplicitSettings(
         steps=config.steps,
         batch_size=config.batch_size,

@@ -25,9 +25,12 @@ from torch import Tensor
 
 from policysmith.common.errors import SettingError
 from policysmith.common.spaces import ActionSpace
-from policysmith.experience.environments import InProcesses, InThisProcess, Maker, makers_of
+from policysmith.experience.environments import InThisProcess, Maker
 from policysmith.experience.interaction import Interaction
-from policysmith.experience.replay import EqualShares, Replay, Transitions
+from policysmith.experience.makers import makers_of
+from policysmith.experience.mixtures import EqualShares
+from policysmith.experience.replay import Replay, Transitions
+from policysmith.experience.workers import InProcesses
 from policysmith.objectives.constraints import multiplier_loss
 from policysmith.policies.actors import NetworkPolicy
 from policysmith.policies.multi_task import task_of
@@ -44,10 +47,19 @@ Task = str | Maker
 class MultiTaskSettings(SacSettings):
     """SAC for several tasks.
 
+    Defaults of MT10 as Meta-World's paper has it, as far as known: three layers of 400, 128 steps of every
+    task in a batch, Adam 3e-4, discount 0.99 (widths and batch are not confirmed), 2 million steps of each.
+
     - `environments`: how many tasks there are.
     - `environment_steps`, `random_steps`: of every task.
     - `batch_size`: transitions of every task in a minibatch; `replay_capacity`: of every task.
     """
+
+    environments: int = 10
+    environment_steps: int = 2_000_000
+    hidden: tuple[int, ...] = (400, 400, 400)
+    batch_size: int = 128
+    random_steps: int = 1000
 
     @property
     def steps(self) -> int:
@@ -62,6 +74,29 @@ class MultiTaskSettings(SacSettings):
             n_step=self.n_step,
             discount=self.discount,
         )
+
+
+BENCH: dict[str, Any] = dict(
+    environments=5,
+    environment_steps=5000,
+    random_steps=200,
+    hidden=(128, 128),
+    batch_size=64,
+    learning_rate=1e-3,
+    critic_learning_rate=1e-3,
+    temperature_learning_rate=1e-3,
+)
+"""What both systems of several tasks change for a laptop."""
+
+TINY: dict[str, Any] = dict(
+    environments=2,
+    environment_steps=12,
+    random_steps=4,
+    hidden=(8,),
+    batch_size=4,
+    replay_capacity=50,
+)
+"""The same for a test."""
 
 
 class MultiTaskLearners(SacLearners):

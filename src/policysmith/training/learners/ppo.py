@@ -50,19 +50,18 @@ class PpoSettings(OnPolicySettings):
 
 
 def actor_critic(
-    interaction: Interaction, settings: OnPolicySettings, *, seed: int, objectives: int = 0, planes: Any = ()
+    interaction: Interaction, settings: OnPolicySettings, *, seed: int, objectives: int = 0
 ) -> ActorCritic:
     """Actor and critic for the spaces of an interaction, started orthogonally as PPO's usually are.
 
-    With a cell, or where there are pictures, both read one body; else each has its own. `objectives`: length
-    of the reward vector, 0 for a number.
+    With a cell, and where there are pictures or planes, both read one body; else each has its own.
+    `objectives`: length of the reward vector, 0 for a number.
     """
     space = interaction.environments.observation_space
     body: dict[str, Any] = {
         "hidden": settings.hidden,
         "activation": settings.activation,
         "normalise": settings.normalise_observations,
-        "planes": planes,
     }
     with seeded_initialisation(seed):
         policy = actor_for(
@@ -74,7 +73,7 @@ def actor_critic(
             **body,
         )
         outputs = max(1, objectives)
-        shared = bool(settings.cell or policy.pictures or planes)
+        shared = bool(settings.cell or policy.pictures or policy.body.convolutions is not None)
         critic = (
             nn.Linear(policy.body.width, outputs)
             if shared

@@ -28,7 +28,8 @@ from torch import Tensor
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.spaces import ActionSpace
 from policysmith.experience.episodes import Episodes
-from policysmith.experience.replay import Mixed, Replay, Source, Transitions, joined
+from policysmith.experience.mixtures import Mixed, joined
+from policysmith.experience.replay import Replay, Source, Transitions
 from policysmith.networks.bodies import Body
 from policysmith.networks.critics import QEnsemble
 from policysmith.policies.actors import NetworkPolicy

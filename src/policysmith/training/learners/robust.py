@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from policysmith.experience.environments import InThisProcess, Maker, environments_of
+from policysmith.experience.environments import InThisProcess, Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.experience.replay import Transitions
 from policysmith.policies.pessimistic import PessimisticPolicy, WorldExpertise
@@ -89,8 +89,7 @@ def solve(
     state: RunState | Mapping[str, Any] | None,
 ) -> Iterator[Progress]:
     """SAC in the environments that `make` makes, with critics without entropy and a predictor beside it."""
-    copies = environments_of(make, settings.environments, processes=settings.processes)
-    interaction = Interaction(copies, seed=seed)
+    interaction = Interaction.of(make, settings.environments, seed=seed, processes=settings.processes)
     sac, expertise = learners_in_a_world(interaction, settings, seed=seed)
 
     def update_once(state: RunState, batch: Transitions, number: int) -> dict[str, float]:
