@@ -64,7 +64,7 @@ class InProcesses:
         return found
 
     def step(self, actions: np.ndarray) -> Steps:
-        """See `Environments`; all workers step at the same time."""
+        """See `Environments`; all workers step at the same time. A dead one is started again by `reset`."""
         dead: set[int] = set()
         for worker, rows in enumerate(self._rows):
             try:
@@ -78,8 +78,6 @@ class InProcesses:
             except _Dead:
                 dead.add(worker)
                 answers.append(None)
-        for worker in sorted(dead):
-            self._restart(worker)
         return self._joined(answers, [row for worker in sorted(dead) for row in self._rows[worker]])
 
     def close(self) -> None:
