@@ -93,9 +93,9 @@ def test_where_all_states_are_alike_one_budget_is_the_best():
 def test_at_the_best_budgets_the_balances_of_all_states_agree():
     # The Lagrangian of a constraint on the mean divergence has one multiplier: what differs by state is the
     # budget, and the balance only where budgets are fixed or advantages are misjudged.
-    by_state = torch.stack([gain(BANDIT, ADVANTAGE, split).mean() for split in splits(0.05, 4001)])
-    best = splits(0.05, 4001)[by_state.argmax()]
+    by_state = torch.stack([gain(BANDIT, ADVANTAGE, split).mean() for split in splits(0.05, 1001)])
+    best = splits(0.05, 1001)[by_state.argmax()]
     balances = balance_within(BANDIT, ADVANTAGE, best)
-    assert balances[0].item() == pytest.approx(balances[1].item(), rel=0.01)
+    assert balances[0].item() == pytest.approx(balances[1].item(), rel=0.02)
     even = balance_within(BANDIT, ADVANTAGE, double(0.05, 0.05))
     assert abs(even[0] - even[1]) > 0.2

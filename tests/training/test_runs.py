@@ -411,6 +411,14 @@ def test_a_step_that_is_not_finite_keeps_the_last_checkpoint_and_can_be_taken_ag
 # ---- Ctrl-C --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Python's own handler, also where the tests were started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted_run(directory, *, at, times=1):
     """Drive a run in which Ctrl-C is pressed while the caller has step `at`."""
     steps = []
@@ -437,7 +445,7 @@ def test_ctrl_c_ends_after_the_next_step_with_a_checkpoint(tmp_path):
     assert logged(directory) == logged(whole)
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path):
+def test_a_second_ctrl_c_ends_at_once(tmp_path, usual_ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     steps, said = interrupted_run(created(tmp_path / "run"), at=3, times=2)
     assert steps == [1, 2, 3]
