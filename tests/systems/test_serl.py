@@ -15,12 +15,12 @@ from policysmith.experience.episodes import Episodes
 from policysmith.systems.serl import (
     PRESETS,
     Config,
-    success_frames,
     train,
     train_reset_free,
     with_target_entropy,
 )
 from policysmith.training.learners.asynchronous import Beside
+from policysmith.training.learners.classifiers import success_frames
 from policysmith.training.learners.reset_free import Way
 from policysmith.training.loop import finish
 from policysmith.worlds.point import PointReach

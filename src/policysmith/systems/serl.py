@@ -26,20 +26,17 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import gymnasium
-import torch
 from torch import Tensor
 
-from policysmith.common.errors import CapabilityError, DataError, SettingError
-from policysmith.common.rng import generator, global_randomness, seeded_initialisation
+from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.experience.environments import Maker
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
 from policysmith.experience.makers import makers_of
 from policysmith.experience.replay import Replay, transitions_of
-from policysmith.rewards.classifier import ClassifierReward, SuccessClassifier, paid_by
-from policysmith.training.learner import Learner
+from policysmith.rewards.classifier import ClassifierReward, SuccessClassifier
 from policysmith.training.learners.asynchronous import Beside, asynchronous_run
-from policysmith.training.learners.classifiers import fit_classifier, vice_batch, vice_learner
+from policysmith.training.learners.classifiers import demonstrated_classifier, with_vice
 from policysmith.training.learners.off_policy import off_policy_run
 from policysmith.training.learners.reset_free import Way, reset_free_run
 from policysmith.training.learners.rlpd import (
@@ -155,7 +152,15 @@ def train(
             expected="an observation that is one vector",
             cure="leave the cameras out when loading them, or join the parts",
         )
-    classifier = None if config.reward == "environment" else _classifier(demonstrations, config, seed)
+    classifier = None
+    if config.reward != "environment":
+        classifier = demonstrated_classifier(
+            demonstrations,
+            goes_on=config.reward == "vice",
+            steps=config.classifier_steps,
+            learning_rate=config.classifier_rate,
+            seed=seed,
+        )
     paid = None
     if classifier is not None and config.reward == "classifier":
         paid = partial(ClassifierReward, classifier=classifier)
@@ -190,7 +195,15 @@ def train(
     if config.reward == "vice":
         assert classifier is not None
         assert demonstrations is not None
-        arguments |= _vice(arguments, classifier, demonstrations, config, seed)
+        arguments |= with_vice(
+            arguments,
+            classifier,
+            demonstrations,
+            every=config.classifier_every,
+            rows=config.batch_size,
+            learning_rate=config.classifier_rate,
+            seed=seed,
+        )
     if config.asynchronous:
         return asynchronous_run(beside=config.beside, **arguments)
     return off_policy_run(**arguments)
@@ -220,48 +233,6 @@ def with_target_entropy(config: Config, dimensions: int) -> Config:
     return config if config.target_entropy is not None else replace(config, target_entropy=-dimensions / 2)
 
 
-# ---- learned rewards -----------------------------------------------------------------------------------
-
-
-def success_frames(demonstrations: Episodes) -> tuple[Tensor, Tensor]:
-    """What was seen after each step, where that was success and where it was not: [row, observation] each.
-
-    Raises `DataError` where no step is marked as a success, or all are.
-    """
-    after = transitions_of(demonstrations)["next_observation"]
-    success = demonstrations.steps["success"]
-    if not success.any() or success.all():
-        found = int(success.sum())
-        raise DataError(
-            f"{found} of {len(success)} demonstrated steps are marked as success",
-            expected="some that are and some that are not, for a classifier to tell apart",
-            cure="record them in an environment that says `success` in info, or set reward to environment",
-        )
-    return after[success], after[~success]
-
-
-def _classifier(demonstrations: Episodes | None, config: Config, seed: int) -> SuccessClassifier:
-    if demonstrations is None:
-        raise DataError(
-            "a classifier of success needs demonstrations to learn from",
-            cure="give demonstrations, or set reward to environment",
-        )
-    success, failure = success_frames(demonstrations)
-    with seeded_initialisation(seed):
-        classifier = SuccessClassifier(demonstrations.observation_size)
-    if config.reward == "vice":
-        return classifier.fit_scale(torch.cat([success, failure])).eval()
-    fit_classifier(
-        classifier,
-        success,
-        failure,
-        steps=config.classifier_steps,
-        learning_rate=config.classifier_rate,
-        rng=generator(seed, "classifier"),
-    )
-    return classifier
-
-
 def _paying(
     environment: str | Maker | gymnasium.Env, config: Config, paid: Callable[[gymnasium.Env], gymnasium.Env]
 ) -> Maker:
@@ -283,31 +254,3 @@ def _demonstrated(episodes: Episodes, config: Config, classifier: SuccessClassif
     replay = Replay(len(rows["reward"]), n_step=config.n_step, discount=config.discount)
     replay.extend(rows)
     return replay
-
-
-def _vice(
-    arguments: Mapping[str, Any],
-    classifier: SuccessClassifier,
-    demonstrations: Episodes,
-    config: Config,
-    seed: int,
-) -> dict[str, Any]:
-    """What the run is given besides: a learner of the classifier, and rewards by its present word."""
-    goal, rng, store = success_frames(demonstrations)[0], generator(seed, "classifier"), arguments["store"]
-    learner: Learner = vice_learner(classifier, learning_rate=config.classifier_rate)
-
-    def before_step(state: RunState) -> dict[str, float]:
-        if state.step % config.classifier_every or not len(store):
-            return {}
-        seen = store.sample(config.batch_size, rng)["next_observation"]
-        rows = max(2, config.batch_size - config.batch_size % 2)
-        with global_randomness(rng):  # of the dropout
-            found = learner.step(vice_batch(goal, seen, rows=rows, rng=rng))
-        return {f"classifier/{name}": value for name, value in found.items()}
-
-    return {
-        "label": paid_by(classifier),
-        "before_step": before_step,
-        "learners": {**arguments["learners"], "classifier": learner},
-        "generators": {**arguments["generators"], "classifier": rng},
-    }

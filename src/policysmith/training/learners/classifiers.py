@@ -13,6 +13,7 @@ Source: Luo et al. 2024 (SERL), section IV-B and its agents/continuous/vice.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.observations import GOAL, STATE, Observation
-from policysmith.common.rng import global_randomness
+from policysmith.common.rng import generator, global_randomness, seeded_initialisation
+from policysmith.experience.episodes import Episodes
+from policysmith.experience.replay import transitions_of
 from policysmith.networks.vision import random_shift
 from policysmith.objectives.classification import (
     classification_loss,
@@ -30,8 +33,9 @@ from policysmith.objectives.classification import (
     mixed,
     smoothed_label,
 )
-from policysmith.rewards.classifier import SuccessClassifier
+from policysmith.rewards.classifier import SuccessClassifier, paid_by
 from policysmith.training.learner import Learner
+from policysmith.training.loop import RunState
 
 SMOOTHING, PENALTY = 0.2, 10.0
 """Of the labels, and how much the gradient penalty counts; SERL's values."""
@@ -158,3 +162,83 @@ def vice_learner(classifier: SuccessClassifier, *, learning_rate: float = 3e-4) 
 
 def _rows(batch: dict[str, Any]) -> TensorDict:
     return TensorDict(batch, batch_size=[len(batch["label"])])
+
+
+def success_frames(demonstrations: Episodes) -> tuple[Tensor, Tensor]:
+    """What was seen after each step, where that was success and where it was not: [row, observation] each.
+
+    Raises `DataError` where no step is marked as a success, or all are.
+    """
+    after = transitions_of(demonstrations)["next_observation"]
+    success = demonstrations.steps["success"]
+    if not success.any() or success.all():
+        found = int(success.sum())
+        raise DataError(
+            f"{found} of {len(success)} demonstrated steps are marked as success",
+            expected="some that are and some that are not, for a classifier to tell apart",
+            cure="record them in an environment that says `success` in info, or set reward to environment",
+        )
+    return after[success], after[~success]
+
+
+def demonstrated_classifier(
+    demonstrations: Episodes | None, *, goes_on: bool, steps: int, learning_rate: float, seed: int
+) -> SuccessClassifier:
+    """A classifier of the demonstrations' frames of success against the others, trained for `steps`.
+
+    One that `goes_on` being trained (VICE) is only brought to the scale of the frames. Raises `DataError`
+    without demonstrations, and for those that `success_frames` refuses.
+    """
+    if demonstrations is None:
+        raise DataError(
+            "a classifier of success needs demonstrations to learn from",
+            cure="give demonstrations, or set reward to environment",
+        )
+    success, failure = success_frames(demonstrations)
+    with seeded_initialisation(seed):
+        classifier = SuccessClassifier(demonstrations.observation_size)
+    if goes_on:
+        return classifier.fit_scale(torch.cat([success, failure])).eval()
+    fit_classifier(
+        classifier,
+        success,
+        failure,
+        steps=steps,
+        learning_rate=learning_rate,
+        rng=generator(seed, "classifier"),
+    )
+    return classifier
+
+
+def with_vice(
+    arguments: Mapping[str, Any],
+    classifier: SuccessClassifier,
+    demonstrations: Episodes,
+    *,
+    every: int,
+    rows: int,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, Any]:
+    """What `off_policy_run` is given of `arguments`, with rewards by the classifier's present word.
+
+    Every `every` steps it learns from about `rows` frames: the demonstrations' successes, and as failures
+    what the run has seen.
+    """
+    goal, rng, store = success_frames(demonstrations)[0], generator(seed, "classifier"), arguments["store"]
+    learner: Learner = vice_learner(classifier, learning_rate=learning_rate)
+
+    def before_step(state: RunState) -> dict[str, float]:
+        if state.step % every or not len(store):
+            return {}
+        seen = store.sample(rows, rng)["next_observation"]
+        with global_randomness(rng):  # of the dropout
+            found = learner.step(vice_batch(goal, seen, rows=max(2, rows - rows % 2), rng=rng))
+        return {f"classifier/{name}": value for name, value in found.items()}
+
+    return {
+        "label": paid_by(classifier),
+        "before_step": before_step,
+        "learners": {**arguments["learners"], "classifier": learner},
+        "generators": {**arguments["generators"], "classifier": rng},
+    }
