@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from policysmith.common.errors import DataError
-from policysmith.experience.examples import BATCHES_AT_A_TIME, Example, Examples, ExampleSampler
+from policysmith.experience.examples import Example, Examples, ExampleSampler
+from policysmith.experience.passes import BATCHES_AT_A_TIME
 
 
 def rng():

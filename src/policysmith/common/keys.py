@@ -22,7 +22,8 @@ KEYS: dict[str, str] = {
     "success": "[row] bool  the environment's own flag of success at this step",
     "weight": "[row] or [row, time]  what a row or token counts in an average; those of a batch sum to 1",
     # classification
-    "label": "[row]  what a classifier is to say, from 0 (failure) to 1 (success)",
+    "label": "[row] or [row, outcome]  what a classifier is to say, from 0 (failure) to 1 (success); of "
+    "outcomes how good each is, higher for better: of a pair 1 and 0, the better one first",
     "partner": "[row] int  the row of the batch that a row is mixed with",
     "mix": "[row]  the share of the row itself in that mixture",
     "interpolate": "[row]  where between two rows a gradient is looked at, from 0 to 1",
@@ -38,6 +39,11 @@ KEYS: dict[str, str] = {
     "has_goal": "[row] bool  whether there is a goal",
     "goal_mask": "[row, goal or 1, state or 1] bool  which goals, or numbers of goals, are told",
     # language
+    # preferences, whose rows are lists of outcomes: what is [row, ...] of answers is then [row, outcome, ...]
+    "present": "[row, outcome] bool  there is such an outcome: lists may be of unequal length",
+    "score": "[row, outcome]  what a reward said of each outcome, in its own units",
+    "row_id": "[row] int  which of the preferences, or of a rollout's rows, it is",
+    "log_prob": "[row, outcome]  under the policy that learns, with its gradient, the sum over the tokens",
     "group_id": "[row] int  rows with the same id answer the same prompt",
     "token": "[row, time] int  prompt, then answer, then padding",
     "attended": "[row, time] bool  not padding",
@@ -48,7 +54,8 @@ KEYS: dict[str, str] = {
     "weights_version": "[row, time] int  of the weights that wrote the token, -1 where none did",
     "behaviour_log_prob": "[row, token]  under the policy that sampled",
     "old_log_prob": "[row, token]  under the weights at the start of the update",
-    "reference_log_prob": "[row, token]  under the reference policy",
+    "reference_log_prob": "[row, token], or the sum over an outcome's, [row, outcome]  under the reference "
+    "policy",
     "off_policy": "[row] bool  written on another prompt than the one it is learnt on",
     "imitation": "[row]  what the row's likelihood counts; 0 where the row is learnt by its advantage",
     "advantage": "[row] or [row, token]  how much better than expected",

@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import torch
-
 from policysmith.common.errors import DataError
-from policysmith.experience.passes import PassSampler
-
-BATCHES_AT_A_TIME = 16
-"""So many batches are drawn together and sorted by length among themselves."""
+from policysmith.experience.passes import SimilarLengths
 
 
 @dataclass(frozen=True)
@@ -55,36 +50,9 @@ class Examples(Sequence[Example]):
         return self._examples[index]
 
 
-class ExampleSampler(PassSampler[Example]):
-    """Draws batches of examples of similar length, each example once per pass.
+class ExampleSampler(SimilarLengths[Example]):
+    """Draws batches of examples of similar length in characters, each example once per pass."""
 
-    The order of a pass is random. Of every `BATCHES_AT_A_TIME` batches the examples are sorted by their
-    length in characters, cut into batches, and the batches given in random order: little of a batch is
-    padding, and short and long follow each other by chance.
-    """
-
-    def __init__(self, examples: Examples, *, rng: torch.Generator) -> None:
-        super().__init__(examples, rng=rng)
-        self._waiting = torch.zeros(0, 0, dtype=torch.long)
-
-    def sample(self, count: int) -> Sequence[Example]:
-        """The next batch, of `count` examples."""
-        if len(self._waiting) == 0 or self._waiting.shape[1] != count:
-            self._waiting = self._batches(count)
-        chosen, self._waiting = self._waiting[0], self._waiting[1:]
-        return [self.items[index] for index in chosen.tolist()]
-
-    def _batches(self, count: int) -> torch.Tensor:
-        drawn = self.draw(count * BATCHES_AT_A_TIME).tolist()
-        drawn.sort(key=lambda index: len(self.items[index].prompt) + len(self.items[index].answer))
-        batches = torch.tensor(drawn).view(BATCHES_AT_A_TIME, count)
-        return batches[torch.randperm(BATCHES_AT_A_TIME, generator=self.rng)]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is left of the pass, and of the batches that were drawn together."""
-        return super().state_dict() | {"waiting": self._waiting}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the middle of a pass."""
-        super().load_state_dict(state)
-        self._waiting = state["waiting"]
+    def length(self, place: int) -> int:
+        """Characters of the prompt and the answer."""
+        return len(self.items[place].prompt) + len(self.items[place].answer)

@@ -24,6 +24,7 @@ from tensordict import TensorDict
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.guidance import check_template, failed_groups, solution_of
+from policysmith.experience.outcomes import pair_rows
 from policysmith.experience.prompts import Prompt, Prompts, rephrased
 from policysmith.experience.rollouts import Groups, Sampler, correctness, encode_prompt, hung_on
 from policysmith.policies.language.policy import LanguagePolicy
@@ -308,8 +309,8 @@ def _logged_apart(samples: Samples, extra: Samples, name: str) -> list[Samples]:
 # ---- as pairs ----------------------------------------------------------------------------------------
 
 
-def explained_pairs(samples: Samples, column: str = "") -> tuple[Samples, Samples]:
-    """Chosen and rejected rows of equal number: a group's explanation, and its first wrong answer.
+def explained_pairs(samples: Samples, column: str = "") -> TensorDict:
+    """Rows of pairs (`experience.outcomes`): a group's explanation over its first wrong answer.
 
     Of what `imitating` returned; a group that lacks either gives no pair. Source: Zhou et al. 2025 (ExPO),
     ExP-DPO.
@@ -323,7 +324,4 @@ def explained_pairs(samples: Samples, column: str = "") -> tuple[Samples, Sample
             chosen.setdefault(group, row)
         elif not bool(right[row]):
             rejected.setdefault(group, row)
-    both = [group for group in chosen if group in rejected]
-    return samples.select([chosen[group] for group in both]), samples.select(
-        [rejected[group] for group in both]
-    )
+    return pair_rows(samples, [(chosen[group], rejected[group]) for group in chosen if group in rejected])

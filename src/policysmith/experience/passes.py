@@ -13,6 +13,9 @@ from policysmith.common.errors import DataError
 
 Item = TypeVar("Item", covariant=True)
 
+BATCHES_AT_A_TIME = 16
+"""So many batches are drawn together and sorted by length among themselves."""
+
 
 class Fingerprinted(Protocol[Item]):
     """A sequence that can tell whether it is the one of a saved run."""
@@ -40,10 +43,14 @@ class PassSampler(Generic[Item]):
 
     def draw(self, count: int) -> Int[Tensor, "count"]:
         """The places of the next `count` items."""
+        chosen, self._order = self.coming(count), self._order[count:]
+        return chosen
+
+    def coming(self, count: int) -> Int[Tensor, "count"]:
+        """The places of the items that the next `count` draws will bring; nothing is drawn yet."""
         while len(self._order) < count:
             self._order = torch.cat([self._order, torch.randperm(len(self.items), generator=self.rng)])
-        chosen, self._order = self._order[:count], self._order[count:]
-        return chosen
+        return self._order[:count]
 
     def sample(self, count: int) -> Sequence[Item]:
         """The next `count` items."""
@@ -61,3 +68,42 @@ class PassSampler(Generic[Item]):
                 cure="resume with the same data, in the same order",
             )
         self._order = state["order"]
+
+
+class SimilarLengths(PassSampler[Item]):
+    """Draws batches of items of similar length, each item once per pass.
+
+    The order of a pass is random. Of every `BATCHES_AT_A_TIME` batches the items are sorted by their length,
+    cut into batches, and the batches given in random order: little of a batch is padding, and short and long
+    follow each other by chance.
+    """
+
+    def __init__(self, items: Fingerprinted[Item], *, rng: torch.Generator) -> None:
+        super().__init__(items, rng=rng)
+        self._waiting = torch.zeros(0, 0, dtype=torch.long)
+
+    def length(self, place: int) -> int:
+        """How long the item at `place` is, in whatever unit."""
+        raise NotImplementedError
+
+    def batch(self, count: int) -> list[int]:
+        """The places of the next batch, of `count` items."""
+        if len(self._waiting) == 0 or self._waiting.shape[1] != count:
+            drawn = self.draw(count * BATCHES_AT_A_TIME).tolist()
+            batches = torch.tensor(sorted(drawn, key=self.length)).view(BATCHES_AT_A_TIME, count)
+            self._waiting = batches[torch.randperm(BATCHES_AT_A_TIME, generator=self.rng)]
+        chosen, self._waiting = self._waiting[0], self._waiting[1:]
+        return chosen.tolist()
+
+    def sample(self, count: int) -> Sequence[Item]:
+        """The next batch, of `count` items."""
+        return [self.items[place] for place in self.batch(count)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the pass, and of the batches that were drawn together."""
+        return super().state_dict() | {"waiting": self._waiting}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of a pass."""
+        super().load_state_dict(state)
+        self._waiting = state["waiting"]

@@ -120,29 +120,30 @@ def from_dataset(
     path: str, *, prompt: str = "prompt", answer: str = "answer", split: str = "train"
 ) -> Prompts:
     """Prompts from a file (.jsonl, .json, .csv, .parquet) or a folder that Hugging Face `datasets` wrote."""
+    prompts = from_rows(dataset_rows(path, split=split), prompt=prompt, answer=answer)
+    prompts.provenance.update({"data": Path(path).name})
+    return prompts
+
+
+def dataset_rows(path: str, *, split: str = "train") -> Iterable[Mapping[str, Any]]:
+    """The rows of a file (.jsonl, .json, .csv, .parquet), or a folder that Hugging Face `datasets` wrote."""
     datasets = require("datasets", extra="language")
     place = Path(path)
     if not place.exists():
         raise FileError("there is no such file or folder", where=path)
     if place.is_dir():
         loaded = datasets.load_from_disk(path)
-        rows = loaded[split] if hasattr(loaded, "keys") else loaded
-    else:
-        kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-        if place.suffix not in kinds:
-            raise FileError(
-                f"files of kind '{place.suffix}' are not read", where=path, expected=", ".join(kinds)
-            )
-        shown = datasets.are_progress_bars_disabled() is False
-        datasets.disable_progress_bars()
-        try:
-            rows = datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
-        finally:
-            if shown:
-                datasets.enable_progress_bars()
-    prompts = from_rows(rows, prompt=prompt, answer=answer)
-    prompts.provenance.update({"data": place.name})
-    return prompts
+        return loaded[split] if hasattr(loaded, "keys") else loaded
+    kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+    if place.suffix not in kinds:
+        raise FileError(f"files of kind '{place.suffix}' are not read", where=path, expected=", ".join(kinds))
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def from_task(name: str, *, size: int, seed: int, **settings: Any) -> Prompts:

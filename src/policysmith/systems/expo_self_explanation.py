@@ -39,12 +39,14 @@ from policysmith.experience.guidance import check_solutions
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.rollouts import Sampler
 from policysmith.objectives.averaging import sequence_mean_weight, sequence_sum_weight, token_mean_weight
+from policysmith.objectives.preferences import dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.group_relative import clipped, group_relative, with_kl
 from policysmith.training.learners.imitation import apart, imitation_weight, with_imitation
 from policysmith.training.learners.language import language_run
 from policysmith.training.learners.language_settings import LanguageSettings, Reward
-from policysmith.training.learners.preference import preference_run
+from policysmith.training.learners.preference import on_pairs
+from policysmith.training.learners.preference_rounds import preference_rounds
 from policysmith.training.loop import Progress, RunState
 
 REDUCTIONS = {
@@ -160,16 +162,16 @@ def train(
         )
 
     if config.variant == "dpo":
-        return preference_run(
+        return preference_rounds(
             policy,
             prompts,
             reward,
             settings=config,
-            pairs=partial(explained_pairs, column=config.right),
-            beta=config.preference,
-            round_steps=config.round_steps,
+            build=partial(explained_pairs, column=config.right),
+            loss=on_pairs(partial(dpo_loss, beta=config.preference)),
+            take_every=config.round_steps,
+            writer="reference",
             wrap=explained,
-            column=config.right,
             sources={"explanations": notebook},
             seed=seed,
             state=state,

@@ -90,20 +90,35 @@ def language_run(
 def opened(
     model: LanguagePolicy | str | os.PathLike[str], settings: LanguageSettings, *, seed: int
 ) -> LanguagePolicy:
-    """The policy that a run trains: loaded where a folder or name is given, with adapters where asked.
-
-    Raises `SettingError` where a step would not fit into memory, with the estimate.
-    """
-    policy = model if isinstance(model, LanguagePolicy) else open_policy(model)
-    if settings.lora_rank and not policy.has_lora:
-        with seeded_initialisation(seed):
-            policy = policy.with_lora(settings.lora_rank)
+    """The policy that a language run trains: see `opened_for`."""
     rows = settings.micro_batch or math.ceil(
         settings.prompts * settings.group_size / settings.optimizer_steps / processes.count()
     )
+    return opened_for(
+        model, lora_rank=settings.lora_rank, rows=rows, answer_limit=settings.answer_limit, seed=seed
+    )
+
+
+def opened_for(
+    model: LanguagePolicy | str | os.PathLike[str],
+    *,
+    lora_rank: int,
+    rows: int,
+    answer_limit: int,
+    seed: int,
+) -> LanguagePolicy:
+    """The policy that a run trains: loaded where a folder or name is given, with adapters where asked.
+
+    Raises `SettingError` where a step on `rows` rows, of answers up to `answer_limit` tokens behind prompts
+    as long, would not fit into memory, with the estimate.
+    """
+    policy = model if isinstance(model, LanguagePolicy) else open_policy(model)
+    if lora_rank and not policy.has_lora:
+        with seeded_initialisation(seed):
+            policy = policy.with_lora(lora_rank)
     weights = sum(p.numel() * p.element_size() for p in policy.parameters())
     check_memory(
-        training_memory(policy, micro_batch=rows, length=min(policy.context, 2 * settings.answer_limit)),
+        training_memory(policy, micro_batch=rows, length=min(policy.context, 2 * answer_limit)),
         policy.device,
         held=weights,
     )

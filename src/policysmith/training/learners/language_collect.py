@@ -199,7 +199,7 @@ def shown(samples: Samples, *, most: int = 4) -> list[dict[str, Any]]:
         {
             "prompt": _text(samples.about[row]),
             "answer": samples.texts[row],
-            "reward": float(samples.batch["reward"][row]),
+            **({"reward": float(samples.batch["reward"][row])} if "reward" in samples.batch.keys() else {}),  # noqa: SIM118
         }
         for row in rows
     ]
