@@ -10,6 +10,7 @@ pytest.importorskip("transformers")
 from policysmith.cli.main import main
 from policysmith.common.catalogue import systems
 from policysmith.policies.language.small import small_decoder
+from policysmith.rewards.reward_model import RewardModel
 from policysmith.training.runs import RunDirectory
 
 TINY = ["--preset", "tiny", "--prompt", "question", "--answer", "final"]
@@ -63,6 +64,16 @@ def test_resuming_a_finished_run_does_nothing_and_of_other_prompts_refuses(run, 
     (other / "config.json").write_text(json.dumps(config))
     assert main(["resume", str(other)]) == 1
     assert "the data have changed" in capsys.readouterr().err
+
+
+def test_a_saved_reward_model_is_a_reward_and_resuming_finds_it_from_anywhere(home, monkeypatch):
+    RewardModel(small_decoder(1, width=32, layers=2, heads=2, context=64)).save_pretrained(home / "judge")
+    monkeypatch.chdir(home)
+    words = [*TINY, "--model", "model", "--data", "sums.jsonl", "--reward", "judge", "--steps", "1"]
+    assert main(["run", "grpo", *words, "--out", "by-model"]) == 0
+    directory = RunDirectory.open(home / "by-model")
+    assert directory.config["inputs"]["reward"] == str(home / "judge")
+    assert directory.metrics()[-1]["reward"] == 0  # its head is zero
 
 
 def test_eval_measures_before_and_after_with_the_same_draws(run, capsys):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from policysmith.common.errors import SettingError
 from policysmith.experience.prompts import Prompts, from_dataset, from_task
 from policysmith.rewards.named import reward_named
+from policysmith.rewards.reward_model import is_reward_model
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class PromptInputs:
     data_seed: int = 0
     """seed of the task's questions"""
     reward: str = "numeric"
-    """numeric, exact, last-line, answer-tags, mathematical, task, form, or your_package.module:function"""
+    """numeric, exact, last-line, answer-tags, mathematical, task, form, the folder of a reward model, or
+    your_package.module:function"""
 
     def prompts(self) -> Prompts:
         """The prompts, read or made."""
@@ -51,8 +53,13 @@ class PromptInputs:
         return Path(self.data).stem if self.data else self.task
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, with an absolute path, so that a run can be resumed from anywhere."""
-        return asdict(self) | ({"data": str(Path(self.data).resolve())} if self.data else {})
+        """As plain data, with absolute paths, so that a run can be resumed from anywhere."""
+        plain = asdict(self)
+        if self.data:
+            plain["data"] = str(Path(self.data).resolve())
+        if is_reward_model(self.reward):
+            plain["reward"] = str(Path(self.reward).resolve())
+        return plain
 
 
 @dataclass(frozen=True)

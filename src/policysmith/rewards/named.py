@@ -1,4 +1,4 @@
-"""Rewards by name: those of this library, and your own as `my_package.module:function`."""
+"""Rewards by name: those of this library, your own as `my_package.module:function`, saved reward models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from policysmith.common.errors import CapabilityError, UnknownNameError
 from policysmith.common.named import load_named
 from policysmith.rewards import verifiers
 from policysmith.rewards.form import form
+from policysmith.rewards.reward_model import RewardModel, is_reward_model
 
 REWARDS: dict[str, Callable[[], Callable[..., Any]]] = {
     "numeric": verifiers.numeric,
@@ -24,12 +25,19 @@ reference; equal as mathematics; the procedural task's own checker; thought and 
 
 
 def reward_named(name: str) -> Callable[..., Any]:
-    """The reward of that name, or the function (text, prompt) -> number at `my_package.module:function`."""
+    """The reward of that name.
+
+    Otherwise the reward model that was saved into the folder `name`, or into a run's, or the function
+    (text, prompt) -> number at `my_package.module:function`.
+    """
     if name in REWARDS:
         return REWARDS[name]()
+    if is_reward_model(name):
+        return RewardModel.from_pretrained(name).requires_grad_(False)
     if ":" not in name:
         raise UnknownNameError(
-            f"no reward is called '{name}'", expected=", ".join(REWARDS) + ", or my_package.module:function"
+            f"no reward is called '{name}', and no reward model was saved there",
+            expected=", ".join(REWARDS) + ", the folder of a reward model, or my_package.module:function",
         )
     found = load_named(name, what="reward")
     if not callable(found):

@@ -27,7 +27,7 @@ def score(samples: Samples, scoring: Scoring) -> Samples:
     Without the answers whose reward failed, where the scoring drops those; `DataError` where no answer is
     left.
     """
-    found = scoring(samples.texts, samples.about)
+    found = scoring.of_samples(samples)
     samples.batch["reward"] = found.total
     samples.log("reward", found.total)
     for name, column in found.columns.items():

@@ -3,7 +3,8 @@
     score = Scoring({"right": numeric(), "form": form()}, weights={"form": 0.5})
     score(texts, prompts)      Scores: the total per row, and each reward's own column for the log
 
-A reward is a function of one answer, `(text, prompt) -> float`, or of all, marked by `batched`. One that
+A reward is a function of one answer, `(text, prompt) -> float`, or of all, marked by `batched`. One that has
+`score_samples` (a reward model) is given the tokens themselves where the answers come as `Samples`. One that
 raises, returns NaN or None, or does not come back in time is reported with its sample; the run stops, or goes
 on with a value in its place, or without the answer.
 """
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from policysmith.common.errors import DataError, PolicysmithError, SettingError
 from policysmith.experience.prompts import Prompt
+from policysmith.policies.language.samples import Samples
 
 OnError = Literal["stop", "replace", "drop"]
 
@@ -82,12 +85,22 @@ class Scoring:
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> Scores:
         """The scores of each answer to its prompt."""
+        return self._score(texts, prompts, None)
+
+    def of_samples(self, samples: Samples) -> Scores:
+        """The scores of answers that were sampled, on their tokens where a reward reads those."""
+        return self._score(samples.texts, samples.about, samples)
+
+    def _score(self, texts: Sequence[str], prompts: Sequence[Prompt], samples: Samples | None) -> Scores:
         if len(texts) != len(prompts):
             raise DataError(f"{len(texts)} answers for {len(prompts)} prompts")
         columns, problems, failed = {}, [], set()
         for name, reward in self.rewards.items():
-            outcomes = self._together(reward, texts, prompts) if hasattr(reward, "batched") else None
-            if outcomes is None:
+            if samples is not None and hasattr(reward, "score_samples"):
+                outcomes = self._together(name, partial(reward.score_samples, samples), len(texts))
+            elif hasattr(reward, "batched"):
+                outcomes = self._together(name, partial(reward, texts, prompts), len(texts))
+            else:
                 outcomes = self._one_by_one(reward, texts, prompts)
             column = torch.zeros(len(texts))
             for row, outcome in enumerate(outcomes):
@@ -102,16 +115,23 @@ class Scoring:
         )
         return Scores(total, columns, tuple(problems), frozenset(failed))
 
-    def _together(self, reward: Any, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Any]:
+    def _together(self, name: str, call: Callable[[], Any], rows: int) -> list[Any]:
         try:
-            outcomes = list(reward(texts, prompts))
+            outcomes = call()
+            found = list(outcomes)
         except PolicysmithError:
             raise
         except Exception as error:  # a reward is anybody's code: whatever it raises is told with its sample
-            return [error] * len(texts)
-        if len(outcomes) != len(texts):
-            raise DataError(f"a batched reward returned {len(outcomes)} values for {len(texts)} answers")
-        return outcomes
+            return [error] * rows
+        shape = list(getattr(outcomes, "shape", [len(found)]))
+        if shape != [rows]:
+            raise DataError(
+                f"the reward '{name}' returned "
+                + (f"{len(found)} values" if len(shape) == 1 else f"an array of shape {shape}"),
+                where=f"{rows} answers",
+                expected="one number for each",
+            )
+        return found
 
     def _one_by_one(self, reward: Any, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Any]:
         def call(text: str, prompt: Prompt) -> Any:
@@ -167,6 +187,6 @@ def _problem(outcome: Any) -> str:
         return f"raised {type(outcome).__name__}: {outcome}"
     try:
         value = float(outcome)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
         return f"returned {outcome!r:.40}, which is no number"
     return "" if math.isfinite(value) else f"returned {value}"

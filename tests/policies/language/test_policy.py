@@ -71,6 +71,38 @@ def test_a_prompt_is_run_once_for_all_its_answers(rng):
     assert torch.equal(layout.token[0][layout.source[0]][:11], token[0, :11])
 
 
+def test_the_state_at_the_end_is_that_of_the_last_attended_token(any_policy, rng):
+    token, attended, mask = rows_of_two_groups(rng)
+    states = any_policy.body(input_ids=token, attention_mask=torch.ones_like(token)).last_hidden_state
+    last = attended.sum(1) - 1
+    assert sorted(set(last.tolist())) == [8, 9, 11]
+    mine = any_policy.hidden_at_end(token, attended, mask=mask)
+    theirs = states[torch.arange(6), last]
+    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+    scale = torch.linspace(-1, 1, mine.numel()).view_as(mine)
+    weights = [weight for name, weight in any_policy.named_parameters() if "lm_head" not in name]
+    gradients = [
+        torch.autograd.grad((scale * found).sum(), weights, allow_unused=True) for found in (mine, theirs)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        if one is not None or other is not None:
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_as_long_as_the_context_has_an_end_and_one_without_a_token_does_not(policy, rng):
+    token = torch.randint(3, 90, (2, policy.context), generator=rng)
+    attended = torch.ones_like(token, dtype=torch.bool)
+    mask = attended.clone()
+    mask[:, :5] = False
+    with torch.no_grad():
+        found = policy.hidden_at_end(token, attended, mask=mask)
+        states = policy.body(input_ids=token, attention_mask=torch.ones_like(token)).last_hidden_state
+    torch.testing.assert_close(found, states[:, -1], atol=1e-4, rtol=0)
+    attended[1], mask[1] = False, False
+    with pytest.raises(DataError, match=r"without a token(.|\n)*row 1"):
+        policy.hidden_at_end(token, attended, mask=mask)
+
+
 def test_rows_with_nothing_in_common_are_run_as_they_are(rng):
     token = torch.arange(40).view(4, 10)
     mask = torch.ones(4, 10, dtype=torch.bool)

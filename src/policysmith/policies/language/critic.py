@@ -11,22 +11,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from policysmith.policies.language.policy import LanguagePolicy
+from policysmith.policies.language.scalar import scalar_head
 
 
 class LanguageCritic(nn.Module):
     """V(prompt and answer before a token), from the last hidden state of a model of its own.
 
     `policy` is taken over and trained with the head: give a copy (`deepcopy`) where the policy acts too. The
-    head begins at zero, so that an untrained critic says nothing.
+    head begins at zero, so that an untrained critic says nothing, or as the `head` that is given: a reward
+    model's, whose value of half an answer is the reward it would have if it ended there.
     """
 
-    def __init__(self, policy: LanguagePolicy) -> None:
+    def __init__(self, policy: LanguagePolicy, *, head: nn.Linear | None = None) -> None:
         super().__init__()
         self.policy = policy
-        weight = policy.head
-        self.head = nn.Linear(weight.shape[1], 1, device=weight.device, dtype=weight.dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = scalar_head(policy) if head is None else head
 
     def value(
         self,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -192,6 +193,28 @@ class LanguagePolicy(nn.Module):
         mask = self._check(token, attended, mask)
         states = [hidden for _, hidden in self._hidden(token, mask)]
         return torch.cat(states) if states else self.head.new_zeros(0, self.head.shape[1])
+
+    def hidden_at_end(
+        self,
+        token: Int[Tensor, "row time"],
+        attended: Bool[Tensor, "row time"],
+        *,
+        mask: Bool[Tensor, "row time"],
+    ) -> Float[Tensor, "row width"]:
+        """The hidden state at the last attended token of each row: what is made of all of it.
+
+        `mask` marks the answers, so that rows which begin alike run what lies before theirs once. Raises
+        `DataError` naming the first row without a token.
+        """
+        mask = self._check(token, attended, mask)
+        if not bool(attended[:, 0].all()):
+            row = int((~attended[:, 0]).nonzero()[0])
+            raise DataError("a row without a token", where=f"row {row}", expected="at least one token")
+        # What is at the last token is what comes before the one behind it, were there one.
+        token, mask = F.pad(token, (0, 1)), F.pad(mask, (0, 1))
+        mask[torch.arange(len(mask), device=mask.device), attended.sum(1)] = True
+        hidden = torch.cat([states for _, states in self._hidden(token, mask)])
+        return hidden[mask.sum(1).cumsum(0) - 1]
 
     def _check(self, token: Tensor, attended: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
