@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policysmith.networks.running import RunningNormalizer, RunningReturnScale
+from policysmith.common.errors import DataError
+from policysmith.networks.running import RunningMoments, RunningNormalizer, RunningReturnScale
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -69,3 +70,47 @@ def test_each_objective_has_a_scale_of_its_own():
         scale.update(reward, torch.tensor([False, False]))
     assert scale.deviation.shape == (2,)
     assert float(scale.deviation[1]) > 10 * float(scale.deviation[0])
+
+
+def test_the_first_batch_sets_the_moments_of_numbers_by_hand():
+    moments = RunningMoments()
+    moments.update(torch.tensor([1.0, 2.0, 4.0, -1.0]))
+    assert float(moments.mean) == pytest.approx(1.5)
+    assert float(moments.deviation) == pytest.approx(2.081666, abs=1e-6)
+
+
+@given(
+    values=st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=30),
+    cuts=st.lists(st.integers(1, 29), max_size=4),
+)
+def test_moments_of_numbers_are_the_unbiased_ones_however_they_are_cut(values, cuts):
+    moments, everything = RunningMoments(), torch.tensor(values, dtype=torch.float64)
+    edges = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
+    for start, end in pairwise(edges):
+        moments.update(everything[start:end])
+    assert float(moments.mean) == pytest.approx(float(everything.mean()), abs=1e-9)
+    if float(everything.std()) > 1e-6:
+        assert float(moments.deviation) == pytest.approx(float(everything.std()), rel=1e-6)
+
+
+def test_a_deviation_that_says_nothing_is_one():
+    moments = RunningMoments()
+    assert float(moments.deviation) == 1
+    moments.update(torch.tensor([3.0]))
+    assert float(moments.deviation) == 1
+    moments.update(torch.tensor([3.0, 3.0]))
+    assert float(moments.deviation) == 1
+    moments.update(torch.zeros(0))
+    assert float(moments.count) == 3
+
+
+def test_moments_go_on_from_what_was_saved_and_refuse_what_is_not_finite():
+    first, second = RunningMoments(), RunningMoments()
+    first.update(VALUES[:, 0])
+    second.load_state_dict(first.state_dict())
+    second.update(VALUES[:, 1])
+    assert float(first.count) == 60  # a copy, not a share
+    first.update(VALUES[:, 1])
+    assert float(second.deviation) == float(first.deviation)
+    with pytest.raises(DataError, match="row 1"):
+        first.update(torch.tensor([0.0, torch.inf]))

@@ -108,6 +108,26 @@ def test_the_value_loss_is_clipped_on_either_side_of_its_own_range():
     assert float(loss.detach()) == pytest.approx(0.045)
 
 
+def test_two_answers_with_a_critic_by_hand():
+    old, log_prob = rows([-1, -0.5, -2], [-0.7, -0.3, 0]), rows([-0.7, -0.55, -2.3], [-0.8, -0.1, 0])
+    advantage = rows([0.53775, 0.4975, 0.325], [-0.5935, -0.315, 0])
+    old_value, value = rows([0.2, 0.3, 0.5], [0.1, -0.2, 0]), rows([0.5, 0.25, 0.65], [0, -0.6, 0])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    weight = token_mean_weight(mask)
+
+    def mean(values):
+        return float((values * weight).sum())
+
+    policy_loss = mean(clipped_policy_loss(log_prob, old, advantage, low=0.2, high=0.2))
+    value_loss = mean(clipped_value_loss(value, old_value, advantage + old_value, low=0.2, high=0.2))
+    assert policy_loss == pytest.approx(-0.087508, abs=1e-6)
+    assert value_loss == pytest.approx(0.070122, abs=1e-6)
+    assert policy_loss + value_loss == pytest.approx(-0.017386, abs=1e-6)
+    assert mean(clipped_share(log_prob, old, advantage)) == pytest.approx(0.2)
+    # How far an update has moved is estimated the other way round: (rho - 1) - log rho.
+    assert mean(kl_k3(old, log_prob)) == pytest.approx(0.023629, abs=1e-6)
+
+
 def test_importance_weights_are_truncated_and_carry_no_gradient():
     weight = truncated_importance_weight(rows([0.0, 1.0], grad=True), rows([0.0, -1.0]))
     assert weight.tolist() == [[1.0, 2.0]]

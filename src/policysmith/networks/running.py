@@ -1,4 +1,4 @@
-"""Scales that are learnt while acting: running moments of observations, and of discounted returns."""
+"""Scales that are learnt while acting: running moments of observations, of rewards, of discounted returns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from policysmith.common.errors import DataError
 from policysmith.common.saving import saveable
 from policysmith.objectives.returns import backward_sum
 
@@ -110,6 +111,48 @@ class RunningReturnScale:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         for name in ("returns", "mean", "variance", "count"):
+            setattr(self, name, state[name].clone())
+
+
+class RunningMoments:
+    """Mean and deviation of all the numbers a run has seen, such as the rewards of its answers.
+
+    A batch is merged by its own moments (Chan et al. 1979), so that the result does not depend on how the
+    numbers are cut into batches. The deviation is the unbiased one; it is 1 while it says nothing: before the
+    second number, and while all are equal.
+    Source: Zheng et al. 2023 (PPO-max), the authors' code.
+    """
+
+    def __init__(self) -> None:
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self.variance = torch.zeros((), dtype=torch.float64)
+        self.count = torch.zeros((), dtype=torch.float64)
+
+    @property
+    def deviation(self) -> Float[Tensor, ""]:
+        """The unbiased standard deviation, above 0."""
+        if not (float(self.count) > 1 and float(self.variance) > 0):
+            return torch.ones_like(self.variance)
+        return (self.variance * self.count / (self.count - 1)).sqrt()
+
+    def update(self, values: Float[Tensor, "row"]) -> None:
+        """Take a batch of numbers into the moments; `DataError` naming the first that is not finite."""
+        rows = values.detach().reshape(-1).double().cpu()
+        if not bool(rows.isfinite().all()):
+            row = int((~rows.isfinite()).nonzero()[0])
+            raise DataError(
+                f"the number is {float(rows[row])}", where=f"row {row}", expected="finite numbers"
+            )
+        if len(rows):
+            merge_moments(self.mean, self.variance, self.count, rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments."""
+        return {name: getattr(self, name).clone() for name in ("mean", "variance", "count")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        for name in ("mean", "variance", "count"):
             setattr(self, name, state[name].clone())
 
 
