@@ -12,12 +12,15 @@ pytest.importorskip("transformers")
 
 from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.experience.prompts import Prompt, from_rows
+from policysmith.networks.running import RunningMoments
 from policysmith.policies.language.critic import LanguageCritic
 from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples, group_requests
 from policysmith.policies.language.sampling import Sampling
 from policysmith.policies.language.small import small_decoder
+from policysmith.rewards.normalised import normalised
+from policysmith.rewards.reward_model import RewardModel
 from policysmith.training.learners.critics import (
     CriticSettings,
     check_same_text,
@@ -185,6 +188,58 @@ def test_a_critic_may_begin_as_another_model(policy, tmp_path):
     fresh(width=64).save_pretrained(tmp_path / "judge")
     critic: Any = critic_learner(policy, replace(SETTINGS, critic=str(tmp_path / "judge"))).module
     assert critic.head.weight.shape == (1, 64)
+
+
+def test_of_a_reward_model_the_critic_takes_over_body_and_head(policy, samples, tmp_path):
+    model = RewardModel(small_decoder(7, width=32, layers=2, heads=2, context=64))
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(model.head.bias, 0.5)
+    model.save_pretrained(tmp_path / "reward")
+    critic: Any = critic_learner(policy, replace(SETTINGS, critic=str(tmp_path / "reward"))).module
+    for mine, theirs in zip(critic.policy.parameters(), model.policy.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(critic.head.weight, model.head.weight)
+    assert torch.equal(critic.head.bias, model.head.bias)
+    assert all(weight.requires_grad for weight in critic.parameters())
+    # The value behind the last token would be the reward of the whole answer.
+    batch = samples.batch
+    value = judged(model.as_critic(), batch)
+    assert torch.equal(judged(critic, batch), value)
+
+
+def test_a_reward_model_of_another_vocabulary_is_no_critic(policy, tmp_path):
+    other = fresh()
+    other.tokenizer.add_tokens(["<more>"])
+    other.model.resize_token_embeddings(len(other.tokenizer))
+    RewardModel(other).save_pretrained(tmp_path / "reward")
+    with pytest.raises(CapabilityError, match="different tokenizers"):
+        critic_learner(policy, replace(SETTINGS, critic=str(tmp_path / "reward")))
+    with pytest.raises(CapabilityError, match="policy and reference have different tokenizers"):
+        check_same_text(policy, other, what="reference")
+
+
+def test_rewards_are_normalised_over_the_run_and_a_cut_run_goes_on_with_its_moments():
+    def begin(moments: RunningMoments, state: Any = None):
+        return language_run_with_critic(
+            fresh(),
+            PROMPTS,
+            lambda text, prompt: 100.0 + 10.0 * parity(text, prompt),
+            settings=SETTINGS,
+            loss=clipped(),
+            around=lambda sampler: normalised(sampler, moments, clip=3.0),
+            sources={"moments": moments},
+            seed=0,
+            state=state,
+        )
+
+    whole = [now.metrics for now in begin(RunningMoments())]
+    assert all(100 <= one["reward"] <= 110 for one in whole)
+    assert all(abs(one["reward_rescaled"]) < 3 for one in whole)
+    first = RunningMoments()
+    (*_, cut) = islice(begin(first), 2)
+    assert float(first.count) == 16
+    rest = [now.metrics for now in begin(RunningMoments(), cut.state.state_dict())]
+    assert rest == whole[2:]
 
 
 @pytest.mark.parametrize(

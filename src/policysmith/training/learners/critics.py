@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from policysmith.policies.language.critic import LanguageCritic
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
+from policysmith.rewards.reward_model import RewardModel, is_reward_model
 from policysmith.training.learner import Learner, Loss
 from policysmith.training.learners.language import opened
 from policysmith.training.learners.language_collect import collecting, usual_sampler
@@ -46,15 +48,16 @@ from policysmith.training.learners.language_update import (
     policy_learner,
     updating,
 )
-from policysmith.training.loop import Progress, RunState, Update, run
+from policysmith.training.loop import Progress, RunState, Stateful, Update, run
 
 
 @dataclass(frozen=True)
 class CriticSettings(LanguageSettings):
     """What a language run with a critic needs besides.
 
-    - `critic`: folder or name of the model that the critic begins as (a reward model's body, for one); the
-      policy itself where it is empty. `critic_learning_rate`: its own; the rest of AdamW is the policy's.
+    - `critic`: folder or name of the model that the critic begins as; the policy itself where it is empty. Of
+      a saved reward model it takes over body and head, and so begins as that reward of what is written so
+      far. `critic_learning_rate`: its own; the rest of AdamW is the policy's.
     - `critic_warmup`: steps at the beginning in which the critic alone learns.
     - `discount`, `lam`: of GAE; `whiten`: scale the advantages of a rollout to mean 0 and variance 1.
     - `value_low`, `value_high`: how far the critic may move from what it said, before its loss stops helping.
@@ -89,12 +92,16 @@ def language_run_with_critic(
     kl: float = 0.0,
     weight: Weight = lambda batch: token_mean_weight(batch["mask"]),
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
+    around: Callable[[Sampler], Sampler] = lambda sampler: sampler,
+    sources: Mapping[str, Stateful] = MappingProxyType({}),
     seed: int = 0,
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """`language_run` with advantages from a critic, and a penalty `kl` per token for leaving the reference.
 
-    An answer ends where it ends: one that was cut by the limit is followed by nothing, too.
+    An answer ends where it ends: one that was cut by the limit is followed by nothing, too. `around` wraps
+    the sampler of all answers, whichever process wrote them: there rewards are normalised over the run
+    (`rewards.normalised`), whose moments are one of the `sources`.
     """
     policy = opened(model, settings, seed=seed)
     reference = frozen_reference(policy, temperature=settings.temperature) if kl else None
@@ -110,13 +117,13 @@ def language_run_with_critic(
             "update": generator(seed, "update"),
             "critic": generator(seed, "critic"),
         },
-        sources={"prompts": source},
+        sources={"prompts": source, **sources},
     ).restored(state)
     return run(
         run_state,
         collect=collecting(
             source,
-            usual_sampler(policy, reward, settings, wrap=wrap),
+            around(usual_sampler(policy, reward, settings, wrap=wrap)),
             generalised(module, settings, kl=kl, reference=reference),
             settings,
             rng=answers,
@@ -130,13 +137,12 @@ def language_run_with_critic(
 
 
 def critic_learner(policy: LanguagePolicy, settings: CriticSettings) -> Learner:
-    """The critic under its clipped loss: a copy of the policy as it is now, or the model that was named.
+    """The critic under its clipped loss: a copy of the policy as it is now, or what `settings.critic` names.
 
     Raises `CapabilityError` where that model reads other tokens than the policy, or fewer of them.
     """
-    body = open_policy(settings.critic) if settings.critic else deepcopy(policy)
-    check_same_text(policy, body)
-    critic = LanguageCritic(body)
+    critic = begun_critic(policy, settings.critic)
+    check_same_text(policy, critic.policy)
     optimizer = torch.optim.AdamW(
         [p for p in critic.parameters() if p.requires_grad],
         lr=settings.critic_learning_rate,
@@ -154,17 +160,25 @@ def critic_learner(policy: LanguagePolicy, settings: CriticSettings) -> Learner:
     )
 
 
-def check_same_text(policy: LanguagePolicy, critic: LanguagePolicy) -> None:
-    """Raise `CapabilityError` where the critic could not read all that the policy writes."""
-    if policy.tokenizer.get_vocab() != critic.tokenizer.get_vocab():
+def begun_critic(policy: LanguagePolicy, source: str = "") -> LanguageCritic:
+    """A critic that begins as a saved reward model, another model (with a head of zero), or the policy."""
+    if source and is_reward_model(source):
+        model = RewardModel.from_pretrained(source)
+        return LanguageCritic(model.policy, head=model.head)
+    return LanguageCritic(open_policy(source) if source else deepcopy(policy))
+
+
+def check_same_text(policy: LanguagePolicy, reader: LanguagePolicy, *, what: str = "critic") -> None:
+    """Raise `CapabilityError` where a critic or a reference could not read all that the policy writes."""
+    if policy.tokenizer.get_vocab() != reader.tokenizer.get_vocab():
         raise CapabilityError(
-            "policy and critic have different tokenizers",
-            expected="a critic that reads the tokens that the policy writes",
-            cure="begin the critic as a model of the policy's family",
+            f"policy and {what} have different tokenizers",
+            expected=f"a {what} that reads the tokens that the policy writes",
+            cure=f"begin the {what} as a model of the policy's family",
         )
-    if critic.context < policy.context:
+    if reader.context < policy.context:
         raise CapabilityError(
-            f"a critic that reads {critic.context} tokens for a policy that writes up to {policy.context}",
+            f"a {what} that reads {reader.context} tokens for a policy that writes up to {policy.context}",
             expected="a context at least as long as the policy's",
         )
 
