@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.rng import generator
 from policysmith.experience.examples import Example, Examples, ExampleSampler
 from policysmith.objectives.averaging import token_mean_weight
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.training.learner import Learner, cosine_schedule
+from policysmith.training.learner import Learner, Loss, cosine_schedule
 from policysmith.training.loop import Progress, RunState, run, step_policy
 
 
@@ -94,17 +94,19 @@ def supervised_loss(
     return -log_prob, {"entropy": entropy}
 
 
-def supervised_learner(policy: LanguagePolicy, settings: SupervisedSettings) -> Learner:
-    """AdamW on the policy's trainable weights, under the loss of examples."""
+def supervised_learner(
+    module: nn.Module, settings: SupervisedSettings, *, loss: Loss = supervised_loss
+) -> Learner:
+    """AdamW on a module's trainable weights, by default a policy's, under the loss of examples or another."""
     optimizer = torch.optim.AdamW(
-        [parameter for parameter in policy.parameters() if parameter.requires_grad],
+        [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,
     )
     return Learner(
-        policy,
-        supervised_loss,
+        module,
+        loss,
         optimizer=optimizer,
         schedule=cosine_schedule(warmup=settings.warmup_steps, total=settings.steps),
         max_grad_norm=settings.max_grad_norm,
