@@ -116,8 +116,13 @@ class EvalAnswers(PromptInputs):
         """The prompts that are asked for, or those of the run; of a task, questions not trained on."""
         if self.data or self.task or not kept:
             chosen = PromptInputs(**{name: getattr(self, name) for name in _INPUTS})
-            unchanged = kept and self.reward == PromptInputs.reward
+            unchanged = "reward" in kept and self.reward == PromptInputs.reward
             return replace(chosen, reward=kept["reward"]) if unchanged else chosen
+        if "rejected" in kept:
+            look.note(
+                "these are the prompts of the pairs that the run was trained on; --data FILE asks others"
+            )
+            return PromptInputs(data=kept["data"], prompt=kept["prompt"], reward=self.reward)
         inputs = config_from_json(PromptInputs, {name: kept[name] for name in _INPUTS})
         if inputs.task:
             # Question i of the task is drawn from seed + i.

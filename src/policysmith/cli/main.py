@@ -96,11 +96,15 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
 
 
 def _eval(words: list[str]) -> int | None:
-    """`eval` of a policy that acts in an environment, or of one that answers prompts: the path says which."""
-    from policysmith.cli import eval_answers, runs
+    """`eval` of what acts in an environment, answers prompts, or learnt from pairs: the path says which."""
+    from policysmith.cli import eval_answers, eval_preferences, runs
 
     path = next((word for word in words if not word.startswith("-")), "")
-    options = eval_answers.EvalAnswers if path and eval_answers.is_language(path) else runs.Eval
+    language = bool(path) and eval_answers.is_language(path)
+    options: Any = eval_answers.EvalAnswers if language else runs.Eval
+    scores_answers = any(word.split("=")[0] in ("--reward", "--task") for word in words)
+    if language and not scores_answers and eval_preferences.is_preference_run(eval_answers.run_config(path)):
+        options = eval_preferences.EvalPreferences
     return tyro.cli(options, args=words, prog="policysmith eval").run()
 
 

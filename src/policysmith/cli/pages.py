@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 import policysmith
 from policysmith.cli import evaluations
 from policysmith.cli.answers import answers_table, kept_answers
+from policysmith.cli.paired import COLUMNS as PAIR_COLUMNS
+from policysmith.cli.paired import TITLE, kept_pairs, pairs_row
 from policysmith.common.catalogue import find_system
 from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
@@ -26,6 +28,7 @@ from policysmith.training.runs import RunDirectory
 TICKS = "What each tick of a control loop waited for its action: how many ticks waited so long"
 CURVES = ("loss", "grad_norm")
 LANGUAGE_CURVES = ("reward", "entropy", "answer_tokens", "agreeing", "kl", "loss", "grad_norm", "gap")
+PREFERENCE_CURVES = ("loss", "ordered", "margin", "chosen", "rejected", "grad_norm")
 CONTROL_CURVES = (
     "return", "success", "length", "q", "critic_loss", "value_loss", "actor_loss", "entropy", "temperature",
     "kl", "clipped", "loss",
@@ -41,6 +44,8 @@ def run_page(directory: RunDirectory) -> Path:
     report = Report(system.title, f"one run, seed {config['seed']}")
     report.text(system.summary)
     _add_evaluations(report, evaluations.kept(directory.path))
+    if pairs := kept_pairs(directory.path):
+        report.table(TITLE, PAIR_COLUMNS, [pairs_row(one) for one in pairs])
     _add_answers(report, kept_answers(directory.path))
     lines = directory.metrics()
     names, over, axis, log = _curves(config, lines)
@@ -65,6 +70,8 @@ def _curves(
     config: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[str, ...], str, str, bool]:
     """Which metrics of a run are drawn, over what, by which of its metrics, and whether logarithmically."""
+    if "rejected" in config["inputs"]:
+        return PREFERENCE_CURVES, "steps", "step", False
     if "model" in config["inputs"]:
         return LANGUAGE_CURVES, "rollouts", "step", False
     if any("environment_steps" in line for line in lines):

@@ -18,6 +18,7 @@ from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_opti
 from policysmith.cli.language import LanguageInputs
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
+from policysmith.cli.preferences import ListInputs, PreferenceInputs
 from policysmith.common.catalogue import ENTRY, System, find_system
 from policysmith.common.config import config_from_json, config_to_json
 from policysmith.common.errors import FileError, SettingError
@@ -103,7 +104,12 @@ def _train(system: System, module: Any, preset: str, options: Any) -> None:
 
 def training_inputs(system: System) -> Any:
     """What the command line brings to a system that trains, by what it takes."""
-    if {"prompts", "policy"} <= set(system.takes):
+    takes = set(system.takes)
+    if "policy" in takes and {"rankings", "scores"} & takes:
+        return ListInputs
+    if {"pairs", "policy"} <= takes:
+        return PreferenceInputs
+    if {"prompts", "policy"} <= takes:
         return LanguageInputs
     if set(system.takes) == {"environment", "tasks"}:
         return TaskInputs

@@ -34,6 +34,7 @@ from policysmith.evaluation.rollouts import roll_out
 from policysmith.experience.collect import record
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompts, from_rows
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.sampling import Sampling
@@ -137,8 +138,10 @@ def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
         environment = registry.make(ENVIRONMENT, goal=True)
         recorded = record(environment, PointExpert(), episodes=6, seed=0, action_noise=0.1)
         return (Episodes.from_arrays(recorded),)
-    if {"policy", "prompts", "verifier"} <= set(takes) <= {
-        "policy", "prompts", "verifier", "answers", "images",
+    if "policy" in takes and {"pairs", "rankings", "scores"} & set(takes):
+        return preference_inputs(folder, lists="rankings" in takes)
+    if {"policy", "prompts"} < set(takes) <= {
+        "policy", "prompts", "verifier", "reward", "answers", "images",
     }:  # fmt: skip
         return language_inputs(folder)
     raise AssertionError(f"no standard inputs for a system that takes {', '.join(takes)}")
@@ -154,6 +157,19 @@ def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
         for a, b in sums
     )
     return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)
+
+
+def preference_inputs(folder: Path, *, lists: bool = False) -> tuple[Path, Preferences]:
+    """A tiny model, and scored answers to sums: pairs of a right and a wrong one, or lists of three."""
+    model, prompts, _ = language_inputs(folder)
+    rows = []
+    for prompt in prompts:
+        right = int(prompt.answer)
+        answers, scores = (str(right), str(right + 1), "none"), (1.0, 0.6, 0.0)
+        count = 3 if lists else 2
+        labels = scores if lists else (1.0, 0.0)
+        rows.append(Preference(prompt, answers[:count], labels, {"scores": scores[:count]}))
+    return model, Preferences(rows)
 
 
 def _plays(policy: Policy | LanguagePolicy, make: Callable[[], gymnasium.Env] | None = None) -> list[Any]:

@@ -1,0 +1,114 @@
+"""Systems on preferences from the command line: run, resume, eval and what is said of files that are wrong."""
+
+import json
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")
+
+from policysmith.cli.main import main
+from policysmith.experience.preferences import Preference, Preferences
+from policysmith.experience.prompts import Prompt
+from policysmith.policies.language.small import small_decoder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "small"
+    small_decoder(0, width=32, layers=1, heads=2, context=64).save_pretrained(folder)
+    return str(folder)
+
+
+def pairs_file(folder, rows=None):
+    path = folder / "pairs.jsonl"
+    rows = rows or [
+        {"prompt": f"{a}+{b}=", "chosen": f"{a + b}", "rejected": "none"} for a in range(4) for b in range(3)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return str(path)
+
+
+def run(*words):
+    return main([*map(str, words)])
+
+
+def test_a_run_on_your_own_pairs_is_made_measured_and_shown(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = pairs_file(tmp_path)
+    trained = ("run", "robust-dpo", "--model", model, "--data", data, "--preset", "tiny", "--steps", "40")
+    assert run(*trained, "--learning-rate", "0.003", "--out", "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["inputs"]["data"] == data
+    capsys.readouterr()
+    assert run("eval", "run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pairs"] == 12
+    assert found["ordered"]["value"] > 0.9
+    assert found["margin"]["low"] > 0
+    assert run("report", "run") == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Pairs the right way round" in page
+
+
+def test_labels_can_be_turned_round_to_see_what_they_do(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "dpo", "--model", model, "--data", pairs_file(tmp_path), "--preset", "tiny")
+    assert run(*words, "--flip", "0.4", "--out", "run") == 0
+    assert "of them turned round" in capsys.readouterr().err
+    assert run(*words, "--flip", "0.5", "--out", "other") != 0
+    assert "flip rate" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_lists_are_learnt_as_lists_or_as_their_pairs(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lists = Preferences(
+        Preference(Prompt(f"{n}="), (str(n), "one", "none"), (1.0, 0.5, 0.0)) for n in range(6)
+    )
+    lists.save(tmp_path / "lists.jsonl")
+    words = ("--model", model, "--data", tmp_path / "lists.jsonl", "--preset", "tiny")
+    assert run("run", "lipo", *words, "--out", "lists") == 0
+    assert "6 lists of answers" in capsys.readouterr().err
+    assert run("run", "dpo", *words, "--out", "pairs") == 0
+    assert "18 pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"prompt": "1", "chosen": "a", "rejected": "a"}], "all answers are the same"),
+        ([{"prompt": "1", "chosen": "a", "rejected": ""}], "answer 1 is empty"),
+        ([{"prompt": "1", "chosen": "a"}], "no column 'rejected'"),
+        ([{"prompt": "1", "chosen": "a" * 90, "rejected": "b"}], "exceed the context"),
+    ],
+)
+def test_a_row_that_cannot_be_learnt_from_is_named_and_nothing_is_left(
+    model, tmp_path, monkeypatch, capsys, rows, says
+):
+    monkeypatch.chdir(tmp_path)
+    data = pairs_file(tmp_path, [{"prompt": "1", "chosen": "a", "rejected": "b"}, *rows])
+    assert run("run", "dpo", "--model", model, "--data", data, "--preset", "tiny", "--out", "run") != 0
+    said = capsys.readouterr().err
+    assert says in said
+    assert "row 1" in said or "column" in says
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_say_nothing_are_left_out_where_that_is_asked_for(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = {"prompt": "1", "chosen": "a", "rejected": "b"}
+    data = pairs_file(tmp_path, [good, {**good, "rejected": "a"}, {**good, "prompt": "2"}])
+    words = ("run", "dpo", "--model", model, "--data", data, "--preset", "tiny", "--out", "run")
+    assert run(*words, "--drop") == 0
+    assert "1 rows left out" in capsys.readouterr().err
+
+
+def test_a_missing_model_or_file_is_asked_for(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("run", "dpo", "--data", pairs_file(tmp_path)) != 0
+    assert "which model?" in capsys.readouterr().err
+    assert run("run", "dpo", "--model", model) != 0
+    assert "which preferences?" in capsys.readouterr().err
+    assert run("run", "dpo", "--model", model, "--data", "nowhere.jsonl") != 0
+    assert "no such file" in capsys.readouterr().err
