@@ -1,4 +1,4 @@
-"""Systems on preferences from the command line: run, resume, eval and what is said of files that are wrong."""
+"""Systems on preferences from the command line: run, eval, report, and what is said of wrong files."""
 
 import json
 

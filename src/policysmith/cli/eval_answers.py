@@ -119,9 +119,7 @@ class EvalAnswers(PromptInputs):
             unchanged = "reward" in kept and self.reward == PromptInputs.reward
             return replace(chosen, reward=kept["reward"]) if unchanged else chosen
         if "rejected" in kept:
-            look.note(
-                "these are the prompts of the pairs that the run was trained on; --data FILE asks others"
-            )
+            look.note("these are the prompts that the run was trained on; --data FILE asks others")
             return PromptInputs(data=kept["data"], prompt=kept["prompt"], reward=self.reward)
         inputs = config_from_json(PromptInputs, {name: kept[name] for name in _INPUTS})
         if inputs.task:

@@ -219,7 +219,7 @@ def pairs_from_rows(
     """
     found = []
     for number, row in enumerate(rows):
-        lacking = [column for column in (chosen, rejected) if column not in row]
+        lacking = [column for column in (chosen, rejected) if row.get(column) is None]
         if lacking:
             raise DataError(
                 f"there is no column '{lacking[0]}'", where=f"row {number}", expected=f"among {sorted(row)}"
