@@ -46,6 +46,16 @@ def test_the_guide_of_saving_goes_on_where_it_stopped(tmp_path, monkeypatch, cap
     assert [(int(step), float(loss)) for step, loss in lines] == list(enumerate(whole, 1))[3:]
 
 
+def test_the_guide_of_preferences_learns_what_is_liked(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    names = run_guide("preferences.md", {})
+    assert names["now"].metrics["accuracy"] == 1
+    assert names["report"].accuracy.value == 1
+    assert (tmp_path / "my-reward-model").is_dir()
+    assert names["seen"].metrics["accuracy"] > 0.95
+
+
 @pytest.mark.parametrize("file", sorted(GUIDES.glob("*.md")), ids=lambda file: file.stem)
 def test_commands_of_the_guides_name_verbs_that_exist(file):
     from policysmith.cli.main import VERBS
