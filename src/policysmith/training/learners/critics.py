@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -40,12 +40,20 @@ from policysmith.rewards.reward_model import RewardModel, is_reward_model
 from policysmith.training.learner import Learner, Loss
 from policysmith.training.learners.language import opened
 from policysmith.training.learners.language_collect import collecting, usual_sampler
-from policysmith.training.learners.language_settings import Label, LanguageSettings, Reward, TokenLoss, Weight
+from policysmith.training.learners.language_settings import (
+    Label,
+    LanguageSettings,
+    Prepare,
+    Reward,
+    TokenLoss,
+    Weight,
+)
 from policysmith.training.learners.language_update import (
     frozen_reference,
     logged,
     optimiser_batches,
     policy_learner,
+    rescore,
     updating,
 )
 from policysmith.training.loop import Progress, RunState, Stateful, Update, run
@@ -93,6 +101,8 @@ def language_run_with_critic(
     weight: Weight = lambda batch: token_mean_weight(batch["mask"]),
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
     around: Callable[[Sampler], Sampler] = lambda sampler: sampler,
+    prepare: Prepare | None = None,
+    reference: LanguagePolicy | None = None,
     sources: Mapping[str, Stateful] = MappingProxyType({}),
     seed: int = 0,
     state: RunState | Mapping[str, Any] | None = None,
@@ -101,10 +111,11 @@ def language_run_with_critic(
 
     An answer ends where it ends: one that was cut by the limit is followed by nothing, too. `around` wraps
     the sampler of all answers, whichever process wrote them: there rewards are normalised over the run
-    (`rewards.normalised`), whose moments are one of the `sources`.
+    (`rewards.normalised`), whose moments are one of the `sources`. `reference` is what may not be left, by
+    default the policy as it is given; `prepare` as of `language_run`, for the policy's steps.
     """
     policy = opened(model, settings, seed=seed)
-    reference = frozen_reference(policy, temperature=settings.temperature) if kl else None
+    start = _reference(policy, reference, settings) if kl else None
     critic = critic_learner(policy, settings)
     module: Any = critic.module
     source = PromptSampler(prompts, rng=generator(seed, "prompts"))
@@ -124,16 +135,26 @@ def language_run_with_critic(
         collect=collecting(
             source,
             around(usual_sampler(policy, reward, settings, wrap=wrap)),
-            generalised(module, settings, kl=kl, reference=reference),
+            generalised(module, settings, kl=kl, reference=start),
             settings,
             rng=answers,
         ),
-        update=with_critic(updating(weight, settings), settings),
+        update=with_critic(updating(weight, settings, prepare=prepare), settings),
         steps=settings.steps,
     )
 
 
 # ---- the pieces --------------------------------------------------------------------------------------
+
+
+def _reference(
+    policy: LanguagePolicy, reference: LanguagePolicy | None, settings: CriticSettings
+) -> Callable[[TensorDict], Tensor]:
+    """Log-probabilities under the given reference, or under the policy as it is now."""
+    if reference is None:
+        return frozen_reference(policy, temperature=settings.temperature)
+    check_same_text(policy, reference, what="reference")
+    return lambda batch: rescore(reference, batch, settings.temperature)
 
 
 def critic_learner(policy: LanguagePolicy, settings: CriticSettings) -> Learner:
@@ -225,6 +246,9 @@ def generalised(
             reward = reward + kl_penalty(drawn, batch["reference_log_prob"], mask, coefficient=kl)
             divergence = torch.where(mask, drawn - batch["reference_log_prob"], 0.0)
             samples.log("kl", divergence.sum(1))
+            samples.log("kl_per_token", divergence.sum(1) / mask.sum(1).clamp(min=1))
+            samples.log("reference_perplexity", perplexity(batch["reference_log_prob"], mask))
+        samples.log("perplexity", perplexity(batch["behaviour_log_prob"], mask))
         value = judged(critic, batch)
         end = torch.zeros_like(value[:, 0])
         advantage = generalised_advantage(
@@ -235,6 +259,11 @@ def generalised(
         return samples
 
     return label
+
+
+def perplexity(log_prob: Float[Tensor, "row time"], mask: Bool[Tensor, "row time"]) -> Float[Tensor, "row"]:
+    """exp of minus the mean log-probability of an answer's tokens."""
+    return (-torch.where(mask, log_prob, 0.0).sum(1) / mask.sum(1).clamp(min=1)).exp()
 
 
 def with_critic(
