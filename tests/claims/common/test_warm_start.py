@@ -63,6 +63,7 @@ def test_one_that_was_cut_short_is_not_taken_for_a_whole_one(tmp_path):
         {"settings": SupervisedSettings(steps=4, batch_size=2)},
         {"seed": 1},
         {"layers": 2},
+        {"words": ("1+1=", "2+2=", "2", "4")},
     ],
 )
 def test_another_recipe_has_another_place(change, tmp_path):
@@ -84,3 +85,16 @@ def test_a_start_goes_on_from_the_one_before_and_is_another_one(tmp_path):
     assert stages == [3, 3, 3, 2, 2]
     before, after = RECIPE.load(tmp_path), second.load(tmp_path)
     assert 0 < float((weights(after) - weights(before)).abs().max()) < 0.05
+
+
+def test_a_start_over_characters_is_found_where_it_was_before_there_were_words(tmp_path):
+    assert set(RECIPE.identity) == {"version", "examples", "settings", "seed", "sizes"}
+    assert set(RECIPE.identity["sizes"]) == {"width", "layers", "heads", "context"}
+    assert RECIPE.path(tmp_path).name == "84708c880f6a4026"
+
+
+def test_a_start_over_words_reads_words(tmp_path):
+    spoken = replace(RECIPE, words=("1+1=", "2+2=", "2", "4"))
+    policy = result_of(spoken.make(tmp_path))
+    assert policy.encode("2+2= 4") == [4, 6]
+    assert spoken.load(tmp_path).encode("2+2= 4") == [4, 6]

@@ -36,6 +36,7 @@ class WarmStart:
     - `first`: what the decoder has been taught before, sizes as there; None for random weights.
     - `settings`: of the supervised run; `seed`: of weights and order.
     - `width`, `layers`, `heads`, `context`: the sizes of the decoder.
+    - `words`: what it reads and writes, one token each; none for a decoder over characters.
     """
 
     examples: Examples
@@ -46,12 +47,17 @@ class WarmStart:
     heads: int = 4
     context: int = 128
     first: WarmStart | None = None
+    words: tuple[str, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What determines the policy."""
         before = {} if self.first is None else {"first": self.first.identity}
-        return before | {
+        # Decoders over characters are found by what determined them when there were no others.
+        spoken = {"words": list(self.words)} if self.words else {}
+        return {
+            **before,
+            **spoken,
             "version": VERSION,
             "examples": self.examples.fingerprint,
             "settings": asdict(self.settings),
@@ -75,7 +81,7 @@ class WarmStart:
         if kept is not None:
             return kept
         if self.first is None:
-            policy = small_decoder(self.seed, **self._sizes)
+            policy = small_decoder(self.seed, **self._sizes, words=self.words)
         else:
             policy = yield from self.first.make(folder)
         for now in supervised_run(policy, self.examples, settings=self.settings, seed=self.seed):
