@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
@@ -34,6 +35,12 @@ class MovableReference:
     def take(self) -> None:
         """Make the policy as it is now the reference."""
         self.policy.load_state_dict(self._current.state_dict())
+
+    @torch.no_grad()
+    def move(self, rate: float) -> None:
+        """Move the reference by a share `rate` of the way to the policy as it is now."""
+        for mine, now in zip(self.policy.parameters(), self._current.parameters(), strict=True):
+            mine.lerp_(now, rate)
 
     def __call__(self, batch: TensorDict) -> Float[Tensor, "row time"]:
         """The log-probability of each token that the batch learns from."""
