@@ -116,10 +116,13 @@ def explaining(
     return sample
 
 
-def reciting(policy: LanguagePolicy, *, system: str = "") -> Sampler:
-    """The written solution of each question, `Prompt.data["solution"]`, as if the policy had written it.
+def reciting(
+    policy: LanguagePolicy, *, system: str = "", text_of: Callable[[Prompt], str] = solution_of
+) -> Sampler:
+    """What somebody wrote to each prompt, by default its solution, as if the policy had written it.
 
-    What explanations are compared with. Raises `DataError` naming a prompt that has none.
+    What explanations are compared with, and a teacher's answers. `text_of` raises `DataError` naming a prompt
+    that has none.
     """
 
     def sample(
@@ -128,10 +131,10 @@ def reciting(policy: LanguagePolicy, *, system: str = "") -> Sampler:
         requests, written = [], []
         for group, prompt in groups.items():
             requests.append(Request(encode_prompt(policy, prompt, system=system), group, about=prompt))
-            token = [*policy.encode(solution_of(prompt)), policy.end_tokens[0]]
+            token = [*policy.encode(text_of(prompt)), policy.end_tokens[0]]
             written.append(Written(token, [0.0] * len(token), finished=True))
         batch = collate(requests, written, pad=policy.tokenizer.pad_token_id, version=-1)
-        samples = Samples(batch, requests, [solution_of(prompt) for prompt in groups.values()])
+        samples = Samples(batch, requests, [text_of(prompt) for prompt in groups.values()])
         samples.log("answer_tokens", batch["mask"].sum(1))
         return hung_on(samples, list(groups.values()), policy, system=system)
 

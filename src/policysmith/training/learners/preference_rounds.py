@@ -93,6 +93,7 @@ def preference_rounds(
     loss: PreferenceLoss,
     round_steps: int = 1,
     batch_size: int = 0,
+    passes: int = 0,
     take_every: int = 0,
     writer: Literal["policy", "reference"] = "policy",
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
@@ -107,7 +108,8 @@ def preference_rounds(
     - `settings`: a round asks `prompts` prompts for `group_size` answers each, a step has `optimizer_steps`.
     - `reward`: of an answer alone; None where `build` asks a judge or `wrap` brings its own.
     - `build`: answers -> rows of outcomes (`experience.outcomes`); prompts that give none are passed over.
-    - `round_steps`: steps on the rows of a round, `batch_size` rows each (0: all of them).
+    - `round_steps`: steps on the rows of a round, `batch_size` rows each (0: all of them), fewer where the
+      rows would otherwise be seen more than `passes` times (0: as often as it takes).
     - `take_every`: after so many steps the policy becomes the reference; 0: the start stays it.
     - `writer`: who writes the answers. `wrap` makes the method's sampler of the usual one.
     - `mix`: what a round learns from, of the rows of the last `kept` rounds; the reference is asked anew
@@ -126,6 +128,13 @@ def preference_rounds(
     source = PromptSampler(prompts, rng=generator(seed, "prompts"))
     answers, order = generator(seed, "answers"), generator(seed, "rows")
     rows = RoundRows(kept=kept)
+
+    def rows_per_step(rows: RoundRows) -> int:
+        if not passes:
+            return batch_size
+        assert rows.rows is not None
+        most = max(1, len(rows.rows) * passes // round_steps)
+        return min(batch_size, most) if batch_size else most
 
     def begin_round(state: RunState) -> dict[str, float]:
         for _ in range(settings.rounds):
@@ -149,7 +158,7 @@ def preference_rounds(
         if take_every and state.step % take_every == 0:
             reference.take()
         metrics = begin_round(state) if state.step % round_steps == 0 else {}
-        return rows.draw(batch_size, order), metrics
+        return rows.draw(rows_per_step(rows), order), metrics
 
     def update(state: RunState, collected: tuple[TensorDict, dict[str, float]]) -> dict[str, float]:
         batch, metrics = collected
