@@ -18,15 +18,16 @@ from policysmith.claims.common.review_language import (
 )
 from policysmith.common.errors import DataError
 
-RECORD = Record("phone", ("battery", "screen"), ("price",), 1)
-ASKED = "item phone ; good battery screen ; bad price ; tone positive :"
+RECORD = Record("phone", (("battery", 1), ("price", -1)), 1)
+ASKED = "item phone battery good price bad tone positive :"
 
 
 def test_a_record_is_asked_in_words_and_read_back():
     assert RECORD.text == ASKED
     assert read_record(ASKED) == RECORD
-    only_bad = Record("hotel", (), ("staff", "room"), -1)
-    assert only_bad.text == "item hotel ; bad staff room ; tone negative :"
+    assert RECORD.wanted == {"battery": 1, "price": -1}
+    only_bad = Record("hotel", (("staff", -1),), -1)
+    assert only_bad.text == "item hotel staff bad tone negative :"
     assert read_record(only_bad.text) == only_bad
 
 
@@ -35,11 +36,13 @@ def test_a_record_is_asked_in_words_and_read_back():
     [
         "",
         "a phone",
-        "item phone ; tone positive :",
-        "item phone ; good staff ; tone positive :",
-        "item banana ; good price ; tone positive :",
-        "item phone ; good price ; tone positive",
-        "item phone ; good price ; tone great :",
+        "item phone tone positive :",
+        "item phone staff good tone positive :",
+        "item banana price good tone positive :",
+        "item phone price good tone positive",
+        "item phone price good tone great :",
+        "item phone price good sound tone positive :",
+        "item phone price good price bad tone positive :",
     ],
 )
 def test_what_is_no_record_is_refused(text):
@@ -49,7 +52,7 @@ def test_what_is_no_record_is_refused(text):
 
 def test_every_word_is_there_once_and_aspects_are_no_other_kind_of_word():
     assert max(Counter(WORDS).values()) == 1
-    assert 180 <= len(WORDS) <= 220
+    assert 160 <= len(WORDS) <= 220
     for kind in KINDS:
         assert not set(kind.items + kind.rare) & set(kind.aspects)
         assert len(kind.aspects) >= 7  # six asked for, and one that is not

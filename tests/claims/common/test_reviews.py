@@ -25,7 +25,7 @@ from policysmith.claims.common.reviews import (
 from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.prompts import Prompt
 
-RECORD = Record("phone", ("battery", "screen"), ("price", "sound"), 1)
+RECORD = Record("phone", (("battery", 1), ("screen", 1), ("price", -1), ("sound", -1)), 1)
 ASKED = Prompt(RECORD.text)
 PERFECT = "great battery , superb screen but the price is awful and dull sound . overall i enjoy this phone ."
 
@@ -93,7 +93,7 @@ def test_gold_stays_in_its_range_and_the_best_has_one_exactly():
     assert gold(PERFECT, ASKED) == 1.0
     assert gold("great " * 40, ASKED) == -1.0
     assert gold("banana " * 300, ASKED) == -1.0
-    three = Prompt("item phone ; good battery ; bad price sound ; tone negative :")
+    three = Prompt("item phone battery good price bad sound bad tone negative :")
     assert gold("great battery but dull sound plus poor price . wow i regret this phone .", three) == 1.0
 
 

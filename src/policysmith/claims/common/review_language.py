@@ -1,6 +1,6 @@
 """The language of reviews: its words, the records that are asked about, and how a text is read.
 
-    record    item phone ; good battery screen ; bad price ; tone positive :
+    record    item phone battery good screen good price bad tone positive :
     review    great battery , the screen looks really superb but awful price . overall i enjoy this phone .
 
 A review is clauses, each of which judges one aspect, and a closing that says what comes of it. Whether it is
@@ -83,7 +83,7 @@ AND, BUT = ("and", "plus"), ("but", "yet", "though")
 
 _ITEMS = {item: kind for kind in KINDS for item in (*kind.items, *kind.rare)}
 _ASPECTS = tuple(dict.fromkeys(aspect for kind in KINDS for aspect in kind.aspects))
-_RECORD_WORDS = _words("item ; good bad tone positive negative :")
+_RECORD_WORDS = _words("item good bad tone positive negative :")
 
 _CLASSES: dict[str, tuple[str, ...]] = {
     "the": ("the",),
@@ -152,28 +152,22 @@ _AFTER_ERROR = {
 
 @dataclass(frozen=True)
 class Record:
-    """What is to be said: of which item, which aspects are good and which bad, and its closing's tone."""
+    """What is to be said: of which item, which aspects are good and which bad, and the tone of the closing."""
 
     item: str
-    good: tuple[str, ...]
-    bad: tuple[str, ...]
+    judged: tuple[tuple[str, Polarity], ...]
     tone: Polarity
 
     @property
     def text(self) -> str:
         """As it is asked."""
-        parts = [f"item {self.item}"]
-        parts += [
-            f"{name} {' '.join(aspects)}"
-            for name, aspects in (("good", self.good), ("bad", self.bad))
-            if aspects
-        ]
-        return " ; ".join([*parts, f"tone {'positive' if self.tone > 0 else 'negative'}"]) + " :"
+        said = " ".join(f"{aspect} {'good' if polarity > 0 else 'bad'}" for aspect, polarity in self.judged)
+        return f"item {self.item} {said} tone {'positive' if self.tone > 0 else 'negative'} :"
 
     @property
     def wanted(self) -> dict[str, Polarity]:
         """What is to be said of each aspect."""
-        return {**dict.fromkeys(self.good, 1), **dict.fromkeys(self.bad, -1)}
+        return dict(self.judged)
 
     @property
     def kind(self) -> Kind:
@@ -184,22 +178,20 @@ class Record:
 @lru_cache(maxsize=1 << 14)
 def read_record(text: str) -> Record:
     """The record that was asked with `text`. Raises `DataError` where it is none."""
-    fields: dict[str, tuple[str, ...]] = {}
-    for part in text.removesuffix(":").split(";"):
-        name, *values = part.split() or [""]
-        fields[name] = tuple(values)
-    try:
-        (item,), (tone,) = fields["item"], fields["tone"]
-        polarity: Polarity = 1 if tone == "positive" else -1
-        record = Record(item, fields.get("good", ()), fields.get("bad", ()), polarity)
-        if record.text == text and record.wanted and set(record.wanted) <= set(record.kind.aspects):
-            return record
-    except (KeyError, ValueError):
-        pass
-    raise DataError(
-        f"{text!r} is not a record",
-        expected="such as 'item phone ; good battery screen ; bad price ; tone positive :'",
-    )
+    item, *said = text.split()[1:-3] or [""]
+    tone: Polarity = 1 if text.endswith("tone positive :") else -1
+    judged: list[tuple[str, Polarity]] = [
+        (aspect, 1 if judgement == "good" else -1)
+        for aspect, judgement in zip(said[::2], said[1::2], strict=False)
+    ]
+    record = Record(item, tuple(judged), tone)
+    known = item in _ITEMS and judged and record.wanted.keys() <= set(record.kind.aspects)
+    if not known or len(record.wanted) < len(judged) or record.text != text:
+        raise DataError(
+            f"{text!r} is not a record",
+            expected="such as 'item phone battery good price bad tone positive :'",
+        )
+    return record
 
 
 @dataclass(frozen=True)

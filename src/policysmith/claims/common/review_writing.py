@@ -29,6 +29,8 @@ ROOM, MORE_ROOM = 24, 34
 """Words that a text is fitted into, and that one of low quality takes."""
 PURE = 0.75
 """So many texts keep to one style; the others mix all three."""
+IN_ORDER = 0.7
+"""So many texts begin from the record's own order of aspects, the others from any."""
 
 _STRESSED = 7
 """Words of a closing with an intensifier."""
@@ -55,8 +57,10 @@ def write(record: Record, rng: np.random.Generator, *, quality: float) -> str:
 
 def _facts(record: Record, lack: float, rng: np.random.Generator) -> Facts:
     """What the text will say of which aspect, in order."""
-    asked = [list(record.wanted.items())[index] for index in rng.permutation(len(record.wanted))]
-    facts = [(aspect, int(polarity)) for aspect, polarity in asked if rng.random() >= 0.5 * lack] or asked[:1]
+    count = len(record.judged)
+    order = range(count) if rng.random() < IN_ORDER else rng.permutation(count)
+    asked = [(record.judged[place][0], int(record.judged[place][1])) for place in order]
+    facts = [fact for fact in asked if rng.random() >= 0.5 * lack] or asked[:1]
     facts = [(aspect, -polarity if rng.random() < 0.25 * lack else polarity) for aspect, polarity in facts]
     if rng.random() < 0.5 * lack:
         _insert(facts, facts[rng.integers(len(facts))], rng)

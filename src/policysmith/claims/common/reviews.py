@@ -15,6 +15,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+
 from policysmith.claims.common.review_language import (
     KINDS,
     Polarity,
@@ -67,16 +69,14 @@ def _records(seed: int, held_out: bool, far: bool) -> Iterator[Record]:
         item = items[rng.integers(len(items))]
         count = int(rng.integers(5, 7)) if far else int(rng.integers(2, 5))
         aspects = [kind.aspects[index] for index in rng.permutation(len(kind.aspects))[:count]]
-        good = rng.random(count) < 0.5
-        tone: Polarity = 1 if rng.random() < 0.5 else -1
-        record = Record(
-            item,
-            tuple(aspect for aspect, is_good in zip(aspects, good, strict=True) if is_good),
-            tuple(aspect for aspect, is_good in zip(aspects, good, strict=True) if not is_good),
-            tone,
-        )
+        judged = tuple((aspect, _either(rng)) for aspect in aspects)
+        record = Record(item, judged, _either(rng))
         if far or _is_held_out(record.text) == held_out:
             yield record
+
+
+def _either(rng: np.random.Generator) -> Polarity:
+    return 1 if rng.random() < 0.5 else -1
 
 
 def _is_held_out(text: str) -> bool:
