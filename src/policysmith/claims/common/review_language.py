@@ -152,7 +152,7 @@ _AFTER_ERROR = {
 
 @dataclass(frozen=True)
 class Record:
-    """What is to be said: of which item, which aspects are good and which bad, and the tone of the closing."""
+    """What is to be said: of which item, which aspects are good and bad, and the tone of the closing."""
 
     item: str
     judged: tuple[tuple[str, Polarity], ...]
