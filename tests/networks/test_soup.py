@@ -35,6 +35,20 @@ def test_a_softmax_in_its_logits_and_how_far_policies_are_from_it():
     assert gaps == pytest.approx([0.254226, 0.462784, 0.022854], abs=1e-6)
 
 
+def test_tied_weights_stay_tied():
+    def tied(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
+        net[1].weight = net[0].weight
+        return net
+
+    first, second = tied(0), tied(1)
+    expected = (first[0].weight + second[0].weight) / 2
+    first.load_state_dict(soup([first.state_dict(), second.state_dict()]))
+    assert first[0].weight is first[1].weight
+    assert torch.allclose(first[1].weight, expected)
+
+
 def test_counters_are_the_first_networks_and_types_stay():
     parents = [{"w": torch.ones(2).half(), "n": torch.tensor(n)} for n in (3, 8)]
     parents[1]["w"] = torch.zeros(2).half()
@@ -63,6 +77,8 @@ def test_what_makes_no_mean_is_refused():
     adapters = [{**one, "layer.lora_A.weight": torch.ones(1)} for one in (A, B)]
     with pytest.raises(CapabilityError, match="adapters"):
         soup(adapters)
+    with pytest.raises(CapabilityError, match="adapters"):
+        soup([A, adapters[1]])
     with pytest.raises(SettingError, match="soup of 1"):
         soup([A])
     with pytest.warns(UserWarning, match="all the same"):

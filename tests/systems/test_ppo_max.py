@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("transformers")
 
 from policysmith.common.errors import CapabilityError, SettingError, ShapeError
+from policysmith.evaluation.conformance import check_system
 from policysmith.experience.examples import Example, Examples
 from policysmith.experience.prompts import from_rows
 from policysmith.policies.language.small import small_decoder
@@ -30,6 +31,11 @@ def run(module, **settings):
     options = {name: settings.pop(name) for name in ("text", "second") if name in settings}
     config = replace(module.PRESETS["tiny"], **settings)
     return list(module.train(tiny(), PROMPTS, letters, config=config, **options))
+
+
+@pytest.mark.parametrize("name", ["ppo-max", "salsa"])
+def test_keeps_what_every_system_keeps(name, tmp_path):
+    check_system(name, tmp_path)
 
 
 def test_with_everything_taken_out_it_is_plain_ppo():
@@ -93,7 +99,7 @@ def test_the_critic_can_begin_as_the_reward_model(tmp_path):
     model.save_pretrained(tmp_path / "reward")
     config = replace(ppo_max.PRESETS["tiny"], critic=str(tmp_path / "reward"), critic_learning_rate=0.0)
     now = next(iter(ppo_max.train(tiny(), PROMPTS, letters, config=config)))
-    assert float(now.state.learners["critic"].module.head.bias) == 2.0
+    assert float(now.state.learners["critic"].module.head.bias.detach()) == 2.0
 
 
 def test_settings_that_conflict_or_mean_nothing_are_said():
@@ -123,6 +129,14 @@ def test_the_penalty_is_to_the_soup_from_the_first_step_on():
     assert own["kl"] == pytest.approx(0, abs=1e-4)
 
 
+def test_the_second_model_is_a_folder_too(tmp_path):
+    tiny(1).save_pretrained(tmp_path / "second")
+    config = replace(salsa.PRESETS["tiny"], second=str(tmp_path / "second"))
+    named = list(salsa.train(tiny(), PROMPTS, letters, config=config))
+    given = run(salsa, second=tiny(1))
+    assert [one.metrics for one in named] == [one.metrics for one in given]
+
+
 def test_models_that_cannot_be_mixed_are_refused():
     with pytest.raises(ShapeError, match="in the first network"):
         run(salsa, second=tiny(1, width=16))
@@ -130,5 +144,9 @@ def test_models_that_cannot_be_mixed_are_refused():
     other.tokenizer.add_tokens(["another"])
     with pytest.raises(CapabilityError, match="tokenizers"):
         run(salsa, second=other)
+    with pytest.raises(CapabilityError, match="adapters"):
+        run(salsa, second=tiny(1).with_lora(2))
+    with pytest.warns(UserWarning, match="all the same"):
+        run(salsa, second=tiny(), steps=1)
     with pytest.raises(SettingError, match="alpha"):
         salsa.Config(alpha=1.5)

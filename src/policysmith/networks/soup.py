@@ -38,14 +38,15 @@ def soup(
     shares = [1 / len(parents)] * len(parents) if weights is None else list(weights)
     check_shares(shares, len(parents), allow_extrapolation=allow_extrapolation)
     first = parents[0]
-    for number, other in enumerate(parents[1:], start=1):
-        check_alike(first, other, number)
-    if adapters := [name for name in first if "lora_" in name]:
+    # Adapters first: where one network alone has them, names differ too, and that would be no cure.
+    if adapters := [name for parent in parents for name in parent if "lora_" in name]:
         raise CapabilityError(
             "the networks have adapters beside their weights",
             where=f"'{adapters[0]}'",
             cure="merge them first: policy.merged()",
         )
+    for number, other in enumerate(parents[1:], start=1):
+        check_alike(first, other, number)
     mixed = {}
     for name, value in first.items():
         if not value.is_floating_point():
