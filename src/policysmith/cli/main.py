@@ -109,15 +109,19 @@ def _eval(words: list[str]) -> int | None:
 
 
 def _compare(words: list[str]) -> int | None:
-    """`compare` of systems that act in environments, or of language systems: the first name says which."""
-    from policysmith.cli import comparing, comparing_answers
+    """`compare` by success, by return, or of language systems: the first name says which."""
+    from policysmith.cli import comparing, comparing_answers, comparing_returns
     from policysmith.cli.language import LanguageInputs
     from policysmith.cli.runs import training_inputs
     from policysmith.common.catalogue import find_system
 
     name = next((word for word in words if not word.startswith("-")), "")
-    language = bool(name) and training_inputs(find_system(name)) is LanguageInputs
-    options = comparing_answers.CompareAnswers if language else comparing.Compare
+    options: Any = comparing.Compare
+    if name:
+        system = find_system(name)
+        language = training_inputs(system) is LanguageInputs
+        by_return = comparing_returns.returns_comparison(system)
+        options = comparing_answers.CompareAnswers if language else by_return or options
     return tyro.cli(options, args=words, prog="policysmith compare").run()
 
 
