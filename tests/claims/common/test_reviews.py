@@ -65,7 +65,7 @@ PERFECT = "great battery , superb screen but the price is awful and dull sound .
         (PERFECT.replace("the price is", "the the price is"), {"grammar": -0.1}, 0.9),
         (PERFECT.replace("awful and dull", "awful but dull"), {"grammar": -0.1}, 0.9),
         ("", {"covered": 0.0, "closing": 0.0, "grammar": -0.1}, -0.1),
-        ("poor battery . wow i avoid this hat .", {"contradiction": -0.15, "closing": -0.3}, -0.45),
+        ("poor battery . wow i avoid this spa .", {"contradiction": -0.15, "closing": -0.3}, -0.45),
     ],
 )
 def test_each_part_of_a_review_costs_and_brings_what_it_says(text, parts, worth):
@@ -81,7 +81,7 @@ def test_each_part_of_a_review_costs_and_brings_what_it_says(text, parts, worth)
 
 def test_words_too_many_cost_each():
     text = (
-        "the battery looks really great , the screen feels truly fine , "
+        "the battery looks truly great , the screen feels truly fine , "
         "the sound is quite poor , the price is awful . overall i enjoy this phone ."
     )
     assert len(text.split()) == 29

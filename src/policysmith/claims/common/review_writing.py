@@ -29,8 +29,6 @@ ROOM, MORE_ROOM = 24, 34
 """Words that a text is fitted into, and that one of low quality takes."""
 PURE = 0.75
 """So many texts keep to one style; the others mix all three."""
-IN_ORDER = 0.7
-"""So many texts begin from the record's own order of aspects, the others from any."""
 
 _STRESSED = 7
 """Words of a closing with an intensifier."""
@@ -56,10 +54,8 @@ def write(record: Record, rng: np.random.Generator, *, quality: float) -> str:
 
 
 def _facts(record: Record, lack: float, rng: np.random.Generator) -> Facts:
-    """What the text will say of which aspect, in order."""
-    count = len(record.judged)
-    order = range(count) if rng.random() < IN_ORDER else rng.permutation(count)
-    asked = [(record.judged[place][0], int(record.judged[place][1])) for place in order]
+    """What the text will say of which aspect, in the record's order but for what is put in between."""
+    asked = [(aspect, int(polarity)) for aspect, polarity in record.judged]
     facts = [fact for fact in asked if rng.random() >= 0.5 * lack] or asked[:1]
     facts = [(aspect, -polarity if rng.random() < 0.25 * lack else polarity) for aspect, polarity in facts]
     if rng.random() < 0.5 * lack:
