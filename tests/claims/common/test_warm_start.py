@@ -63,6 +63,7 @@ def test_one_that_was_cut_short_is_not_taken_for_a_whole_one(tmp_path):
         {"settings": SupervisedSettings(steps=4, batch_size=2)},
         {"seed": 1},
         {"layers": 2},
+        {"spread": 0.1},
         {"words": ("1+1=", "2+2=", "2", "4")},
     ],
 )

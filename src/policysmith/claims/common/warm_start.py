@@ -36,6 +36,7 @@ class WarmStart:
     - `first`: what the decoder has been taught before, sizes as there; None for random weights.
     - `settings`: of the supervised run; `seed`: of weights and order.
     - `width`, `layers`, `heads`, `context`: the sizes of the decoder.
+    - `spread`: of its first weights; see `small_decoder`.
     - `words`: what it reads and writes, one token each; none for a decoder over characters.
     """
 
@@ -48,6 +49,7 @@ class WarmStart:
     context: int = 128
     first: WarmStart | None = None
     words: tuple[str, ...] = ()
+    spread: float = 0.02
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -55,9 +57,11 @@ class WarmStart:
         before = {} if self.first is None else {"first": self.first.identity}
         # Decoders over characters are found by what determined them when there were no others.
         spoken = {"words": list(self.words)} if self.words else {}
+        spread = {} if self.spread == 0.02 else {"spread": self.spread}
         return {
             **before,
             **spoken,
+            **spread,
             "version": VERSION,
             "examples": self.examples.fingerprint,
             "settings": asdict(self.settings),
@@ -81,7 +85,7 @@ class WarmStart:
         if kept is not None:
             return kept
         if self.first is None:
-            policy = small_decoder(self.seed, **self._sizes, words=self.words)
+            policy = small_decoder(self.seed, **self._sizes, words=self.words, spread=self.spread)
         else:
             policy = yield from self.first.make(folder)
         for now in supervised_run(policy, self.examples, settings=self.settings, seed=self.seed):
