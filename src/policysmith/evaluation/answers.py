@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Answers:
     texts: list[list[str]]
     entropy: float
     """Nats per token of what the answers were drawn from, at the sampling's temperature."""
+    samples: Samples | None = field(default=None, repr=False, compare=False)
+    """What they were made of, the copies of a prompt one behind the other."""
 
     @property
     def rate(self) -> Interval:
@@ -83,6 +85,7 @@ def answer(
         finished=samples.batch["finished"].float().reshape(shape).numpy(),
         texts=[samples.texts[row : row + copies] for row in range(0, len(samples), copies)],
         entropy=mean_entropy(policy, samples, temperature=sampling.temperature or 1.0),
+        samples=samples,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from policysmith.claims.common.measurements import Measurement
 from policysmith.common.config import config_to_json
 from policysmith.common.saving import load_json, save_json
 from policysmith.common.stages import Stage
@@ -68,6 +69,8 @@ class Measuring:
     copies: int = 1
     every: int = 0
     """also after every so many steps of training, for a curve; 0 for the end alone"""
+    further: Mapping[str, Measurement] = field(default_factory=dict)
+    """what else is measured of the same answers, by its name in `numbers`; see `measurements`"""
 
 
 @dataclass
@@ -85,7 +88,7 @@ class ArmResult:
         return np.stack([_last(one[test]).score.mean(1) for one in self.measured])
 
     def mean(self, test: str, what: str) -> list[float]:
-        """Per run, `what` of the answers at its end: rate, pass, tokens, finished, entropy."""
+        """Per run, `what` of the answers at its end: rate, pass, tokens, finished, entropy, a further one."""
         return [_last(one[test]).numbers[what] for one in self.measured]
 
     def curve(self, test: str, what: str = "rate") -> list[tuple[list[float], list[float]]]:
@@ -217,7 +220,11 @@ def _answers(policy: LanguagePolicy, prompts: Prompts, measuring: Measuring) -> 
     found = answer(
         policy, prompts, measuring.right, sampling=measuring.sampling, copies=measuring.copies, seed=0
     )
-    return Measured.of(found)
+    measured = Measured.of(found)
+    if found.samples is None:
+        return measured
+    further = {name: measure(policy, found.samples) for name, measure in measuring.further.items()}
+    return Measured(measured.score, {**measured.numbers, **further})
 
 
 def _measure(
@@ -254,6 +261,8 @@ def _all_measured(
 
 def _place(run: CachedRun, prompts: Prompts, measuring: Measuring, step: int) -> Path:
     how = [prompts.fingerprint, measuring.copies, config_to_json(measuring.sampling)]
+    if measuring.further:
+        how.append(sorted(measuring.further))
     key = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
     return run.path / "answers" / f"{key}-{'end' if step == -1 else step}.json"
 
