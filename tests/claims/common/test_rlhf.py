@@ -1,0 +1,97 @@
+"""The stages of learning from preferences: made once, and labelled as the labeller is said to label."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+import torch
+
+from policysmith.claims.common.review_language import WORDS
+from policysmith.claims.common.reviews import demonstrations, gold, prompts
+from policysmith.claims.common.rlhf import Lists, Pairs, Proxy, misordered, proxy_accuracy
+from policysmith.claims.common.warm_start import WarmStart
+from policysmith.common.errors import SettingError
+from policysmith.common.stages import result_of
+from policysmith.training.learners.reward_models import RewardModelSettings
+from policysmith.training.learners.supervised import SupervisedSettings
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="needs the extra 'language'"
+)
+torch.set_num_threads(1)
+
+START = WarmStart(
+    demonstrations(prompts(200, 3), 0),
+    SupervisedSettings(steps=20, batch_size=8, learning_rate=1e-2, warmup_steps=0),
+    width=32,
+    layers=1,
+    heads=2,
+    context=64,
+    words=WORDS,
+    spread=0.1,
+)
+PAIRS = Pairs(START, size=60, flip_rate=0.0, scale=1e9)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_lists_have_the_gold_reward_of_each_answer_and_are_sampled_once(folder):
+    lists = Lists(START, size=5, answers=3)
+    made = result_of(lists.make(folder))
+    for row in made:
+        assert row.labels == tuple(row.data["scores"])
+        assert row.labels == pytest.approx([gold(text, row.prompt) for text in row.answers])
+    with pytest.raises(StopIteration) as end:  # no stage: there was nothing to do
+        next(lists.make(folder))
+    assert end.value.value.fingerprint == made.fingerprint
+    assert replace(lists, seed=1).path(folder) != lists.path(folder)
+
+
+def test_a_labeller_of_sharp_sight_puts_the_better_answer_first_and_a_blind_one_tosses_a_coin(folder):
+    assert misordered(result_of(PAIRS.make(folder))) == 0
+    blind = result_of(replace(PAIRS, scale=1e-9).make(folder))
+    assert 0.25 < misordered(blind) < 0.75
+    assert result_of(replace(PAIRS, scale=1e-9).make(folder)).fingerprint == blind.fingerprint
+
+
+def test_flips_turn_pairs_round_with_their_scores(folder):
+    turned = result_of(replace(PAIRS, flip_rate=0.3).make(folder))
+    flips = sum(bool(row.data.get("flipped")) for row in turned)
+    assert flips == turned.provenance["flips"] > 0
+    for row in turned:
+        assert row.data["scores"] == pytest.approx([gold(text, row.prompt) for text in row.answers])
+        if row.data["scores"][0] != row.data["scores"][1]:
+            assert (row.data["scores"][0] < row.data["scores"][1]) == bool(row.data.get("flipped"))
+
+
+def test_the_proxy_is_trained_once_and_ranks_what_it_was_shown_as_gold_does(folder):
+    settings = RewardModelSettings(steps=60, batch_size=16, learning_rate=1e-2, warmup_steps=0)
+    proxy = Proxy(PAIRS, settings)
+    model = result_of(proxy.make(folder))
+    pairs = result_of(PAIRS.make(folder))
+    assert proxy_accuracy(model, pairs) > 0.75
+    with pytest.raises(StopIteration) as end:
+        next(proxy.make(folder))
+    again = end.value.value
+    texts, asked = [row.answers[0] for row in pairs], list(pairs.prompts)
+    assert torch.equal(again(texts, asked), model(texts, asked))
+    assert replace(proxy, seed=1).name != proxy.name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Lists(START, size=0),
+        lambda: Lists(START, answers=1),
+        lambda: Pairs(START, scale=0),
+        lambda: Pairs(START, flip_rate=0.5),
+    ],
+)
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(SettingError):
+        make()
