@@ -165,8 +165,8 @@ def _comparisons(gaps: dict[str, dict[str, list[float]]]) -> list[claim.Comparis
     falling = mean_interval(last - fewer)
     found.append(
         claim.Comparison(
-            "its gap falls as pairs grow fourfold (log)", ROBUST, ROBUST, metric(most, RATES[-1]), falling, 0.7,
-            "lower",
+            "its gap falls as pairs grow fourfold (log)", ROBUST, ROBUST, metric(most, RATES[-1]), falling,
+            0.7, "lower",
         )
     )  # fmt: skip
     return found

@@ -137,12 +137,12 @@ def _adjective(polarity: int, rng: np.random.Generator) -> str:
     """The first ones of the list are the common ones."""
     words = GOOD if polarity > 0 else BAD
     weight = 1 / (np.arange(len(words)) + 4)
-    return words[rng.choice(len(words), p=weight / weight.sum())]
+    return words[int(rng.choice(len(words), p=weight / weight.sum()))]
 
 
 def _of_style(words: Sequence[Sequence[str]], styles: Sequence[int], rng: np.random.Generator) -> str:
-    return _any(words[styles[rng.integers(len(styles))]], rng)
+    return _any(words[styles[int(rng.integers(len(styles)))]], rng)
 
 
 def _any(words: Sequence[str], rng: np.random.Generator) -> str:
-    return words[rng.integers(len(words))]
+    return words[int(rng.integers(len(words)))]

@@ -69,7 +69,7 @@ def _records(seed: int, held_out: bool, far: bool) -> Iterator[Record]:
         item = items[rng.integers(len(items))]
         count = int(rng.integers(5, 7)) if far else int(rng.integers(2, 5))
         aspects = [kind.aspects[index] for index in rng.permutation(len(kind.aspects))[:count]]
-        judged = tuple((aspect, _either(rng)) for aspect in aspects)
+        judged: tuple[tuple[str, Polarity], ...] = tuple((aspect, _either(rng)) for aspect in aspects)
         record = Record(item, judged, _either(rng))
         if far or _is_held_out(record.text) == held_out:
             yield record
@@ -92,7 +92,7 @@ def demonstrations(asked: Prompts, seed: int, *, low: float = 0.0, high: float =
         raise SettingError(f"qualities from {low} to {high}", expected="0 <= low <= high <= 1")
     rng = numpy_generator(seed, "demonstrations")
     return Examples(
-        Example(prompt.text, write(read_record(prompt.text), rng, quality=rng.uniform(low, high)))
+        Example(str(prompt.text), write(read_record(str(prompt.text)), rng, quality=rng.uniform(low, high)))
         for prompt in asked
     )
 
@@ -104,10 +104,10 @@ def best_demonstrations(asked: Prompts, seed: int, *, of: int = 8, spoilt: float
     rng = numpy_generator(seed, "best demonstrations")
     found = []
     for prompt in asked:
-        record = read_record(prompt.text)
+        record = read_record(str(prompt.text))
         texts = [write(record, rng, quality=rng.uniform()) for _ in range(of)]
         best = max(texts, key=lambda text: gold(text, prompt))
-        found.append(Example(prompt.text, texts[0] if rng.random() < spoilt else best))
+        found.append(Example(str(prompt.text), texts[0] if rng.random() < spoilt else best))
     return Examples(found)
 
 

@@ -47,7 +47,7 @@ def _filled(part: TensorDict, like: TensorDict, time: int, *, weight: float = 0.
     """The rows with all keys of `like`, zeros where they have none, and `time` tokens."""
     width, rows = like["token"].shape[1], len(part)
     filled: dict[str, Any] = {}
-    for key in like.keys():  # noqa: SIM118
+    for key in map(str, like.keys()):
         model = like[key]
         if not isinstance(model, torch.Tensor):
             continue
