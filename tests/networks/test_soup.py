@@ -38,15 +38,15 @@ def test_a_softmax_in_its_logits_and_how_far_policies_are_from_it():
 def test_tied_weights_stay_tied():
     def tied(seed):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
-        net[1].weight = net[0].weight
-        return net
+        table, out = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        out.weight = table.weight
+        return nn.Sequential(table, out), table, out
 
-    first, second = tied(0), tied(1)
-    expected = (first[0].weight + second[0].weight) / 2
-    first.load_state_dict(soup([first.state_dict(), second.state_dict()]))
-    assert first[0].weight is first[1].weight
-    assert torch.allclose(first[1].weight, expected)
+    (net, table, out), (other, *_) = tied(0), tied(1)
+    expected = (table.weight + other.state_dict()["0.weight"]) / 2
+    net.load_state_dict(soup([net.state_dict(), other.state_dict()]))
+    assert out.weight is table.weight
+    assert torch.allclose(out.weight, expected)
 
 
 def test_counters_are_the_first_networks_and_types_stay():
