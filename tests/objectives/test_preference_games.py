@@ -70,6 +70,14 @@ def test_a_small_penalty_is_nearly_none(seed):
     assert near < far
 
 
+@pytest.mark.parametrize("tau", [0.003, 0.01, 0.05, 0.1, 1.0])
+@pytest.mark.parametrize("count", [3, 20, 50])
+def test_an_equilibrium_is_found_under_any_penalty(count, tau):
+    wins, uniform = random_game(count, count), torch.full((count,), 1 / count).double()
+    policy = regularised_nash(wins, uniform, tau=tau)
+    assert duality_gap(wins, uniform, policy, tau=tau) == pytest.approx(0, abs=1e-9)
+
+
 def test_a_worked_step_of_soft_policy_iteration_and_its_guarantee():
     step = soft_policy_iteration(CYCLE, MU, eta=0.5)
     assert win_rate_rewards(CYCLE, MU).tolist() == pytest.approx([0.61, 0.51, 0.41])

@@ -80,23 +80,32 @@ def nash_by_linear_programme(wins: Wins) -> Chances:
 
 
 def regularised_nash(
-    wins: Wins, reference: Chances, *, tau: float, tolerance: float = 1e-12, most: int = 1_000_000
+    wins: Wins, reference: Chances, *, tau: float, tolerance: float = 1e-12, most: int = 200
 ) -> Chances:
-    """The equilibrium under a divergence penalty `tau`: mirror descent against itself until it stands still.
+    """The equilibrium under a divergence penalty `tau`, by Newton's method.
 
-    Nash-MD with a constant step stands still elsewhere, where its opponent is a mixture. Raises
-    `CapabilityError` where `most` steps are not enough.
+    With A = P - 1/2 and pi = softmax(z) it is the root of F(z) = z - log mu - A pi / tau. A is skew, so that
+    the Jacobian I - A (diag pi - pi pi^T) / tau always has an inverse, and steps that are shortened until |F|
+    falls lead to the one root. Raises `CapabilityError` where `most` steps are not enough.
     """
     wins, reference = check_preferences(wins), check_reference(reference)
     _check_tau(tau)
-    # In a game of skew payoffs steps have to be small beside the penalty to spiral inwards.
-    policy, step = reference, min(tau, 0.5 / tau)
+    pull, held = (wins - 0.5) / tau, reference.log()
+
+    def residual(z: Chances) -> Chances:
+        return z - held - pull @ torch.softmax(z, -1)
+
+    z = held
     for _ in range(most):
-        centre = geometric_mixture(policy, reference, weight=step * tau)
-        following = torch.softmax(centre.log() + step * (wins @ policy), -1)
-        if float((following - policy).abs().max()) < tolerance * step:
-            return following
-        policy = following
+        off, policy = residual(z), torch.softmax(z, -1)
+        if float(off.abs().max()) <= tolerance * (1 + float(z.abs().max())):
+            return policy
+        spread = policy.diag() - torch.outer(policy, policy)
+        step = torch.linalg.solve(torch.eye(len(z), dtype=z.dtype) - pull @ spread, off)
+        length = 1.0
+        while length > 1e-9 and residual(z - length * step).norm() > (1 - 1e-4 * length) * off.norm():
+            length /= 2
+        z = z - length * step
     raise CapabilityError(
         f"the equilibrium was not reached in {most} steps", cure="raise tau, `most` or the tolerance"
     )
