@@ -99,7 +99,7 @@ def test_equal_labels_make_no_pair_and_equal_scores_still_have_ranks():
     assert ranks(zeros, ALL).tolist() == [[1, 2, 3]]
     assert float(dcg_lambda_weights(zeros, PSI, ALL).sum()) > 0, "training would never begin"
     level = torch.full((1, 3), 0.5)
-    for loss in (pair_logistic_loss, pair_hinge_loss, lambda_loss):
+    for loss in (pair_logistic_loss, pair_hinge_loss, lambda_loss, list_mle_loss):
         assert float(loss(S, level, ALL)) == 0
 
 
@@ -117,6 +117,9 @@ def test_labels_are_mean_chances_against_all():
         labels_from_pairwise(wins)
     with pytest.raises(ShapeError):
         labels_from_pairwise(torch.rand(2, 3))
+    for wrong in ([[0.5, float("nan")], [0.2, 0.5]], [[0.5, 1.5], [-0.5, 0.5]]):
+        with pytest.raises(DataError, match="0 better than 1"):
+            labels_from_pairwise(torch.tensor(wrong))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -124,5 +127,7 @@ def test_labels_outside_zero_to_one_are_named(loss):
     with pytest.raises(DataError, match="label of 3") as caught:
         loss(S.expand(2, 3), torch.tensor([[0.1, 0.2, 0.3], [0.1, 3.0, 0.3]]), ALL.expand(2, 3))
     assert "list 1" in str(caught.value)
+    with pytest.raises(DataError, match="label of nan"):
+        loss(S, torch.tensor([[0.1, float("nan"), 0.3]]), ALL)
     with pytest.raises(ShapeError):
         loss(S, PSI[:, :2], ALL)

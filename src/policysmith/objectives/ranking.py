@@ -71,14 +71,16 @@ def pair_hinge_loss(scores: Scores, labels: Scores, present: Present) -> Float[T
 def list_mle_loss(scores: Scores, labels: Scores, present: Present) -> Float[Tensor, "row"]:
     """Minus the log-likelihood of the order by labels under Plackett and Luce: draw the best, then the next.
 
-    Equal labels keep the order they are given in. Of two outcomes it is DPO's loss.
+    Equal labels keep the order they are given in; a list in which all are equal has no order, and is 0. Of
+    two outcomes it is DPO's loss.
     """
     check_lists(scores, labels, present)
     order = labels.masked_fill(~present, -math.inf).argsort(dim=1, descending=True, stable=True)
     sorted_scores = scores.masked_fill(~present, -math.inf).gather(1, order)
     there = present.gather(1, order)
     rest = sorted_scores.flip(1).logcumsumexp(1).flip(1)
-    return torch.where(there, rest - sorted_scores, 0.0).nan_to_num(0.0).sum(1)
+    drawn = there & (pair_terms(labels, present) > 0)[:, None]
+    return torch.where(drawn, rest - sorted_scores, 0.0).nan_to_num(0.0).sum(1)
 
 
 def softmax_loss(
@@ -158,14 +160,16 @@ def labels_from_pairwise(
 ) -> Float[Tensor, "*row outcome"]:
     """The mean chance of each outcome against all, itself (one half) included.
 
-    `wins[i, j]` is the probability that i is better than j. Raises `DataError` naming i and j where the two
-    orders do not sum to 1.
+    `wins[i, j]` is the probability that i is better than j. Raises `DataError` naming i and j where one is no
+    probability, or the two orders do not sum to 1.
     """
     if wins.shape[-1] != wins.shape[-2]:
         raise ShapeError(f"wins of shape {list(wins.shape)}", expected="[outcome, outcome]")
     off = (wins + wins.transpose(-1, -2) - 1).abs()
-    if bool((off > tolerance).any()):
-        *row, i, j = (off > tolerance).nonzero()[0].tolist()
+    # Asked for what is right, since what is not a number is never found to be wrong.
+    wrong = ~((off <= tolerance) & (wins >= 0) & (wins <= 1))
+    if bool(wrong.any()):
+        *row, i, j = wrong.nonzero()[0].tolist()
         place = (*row, i, j)
         raise DataError(
             f"P({i} better than {j}) is {float(wins[place]):.3f} and P({j} better than {i}) "
@@ -203,7 +207,7 @@ def check_lists(scores: Scores, labels: Scores, present: Present) -> None:
             f"scores {list(scores.shape)}, labels {list(labels.shape)}, present {list(present.shape)}",
             expected="[row, outcome] each",
         )
-    outside = ((labels < 0) | (labels > 1)) & present
+    outside = ~((labels >= 0) & (labels <= 1)) & present
     if bool(outside.any()):
         row, place = outside.nonzero()[0].tolist()
         raise DataError(
