@@ -1,6 +1,7 @@
 """Systems on preferences from the command line: run, eval, report, and what is said of wrong files."""
 
 import json
+import shutil
 
 import pytest
 
@@ -112,3 +113,27 @@ def test_a_missing_model_or_file_is_asked_for(model, tmp_path, monkeypatch, caps
     assert "which preferences?" in capsys.readouterr().err
     assert run("run", "dpo", "--model", model, "--data", "nowhere.jsonl") != 0
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ['{"prompt": "1", "chosen": ', ""])
+def test_a_file_that_is_broken_or_empty_is_said_to_be_and_nothing_is_left(
+    model, tmp_path, monkeypatch, capsys, written
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text(written)
+    assert run("run", "dpo", "--model", model, "--data", "pairs.jsonl", "--preset", "tiny") == 1
+    assert "no rows can be read from the file" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_policy(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "dpo", "--model", model, "--data", pairs_file(tmp_path), "--preset", "tiny")
+    assert run(*words, "--steps", "12", "--checkpoint-every", "4", "--keep", "9", "--out", "run") == 0
+    weights = tmp_path / "run" / "policy" / "model.safetensors"
+    whole = weights.read_bytes()
+    shutil.rmtree(weights.parent)
+    for step in (8, 12):
+        (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").unlink()
+    assert run("resume", "run") == 0
+    assert weights.read_bytes() == whole

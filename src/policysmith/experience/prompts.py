@@ -141,6 +141,14 @@ def dataset_rows(path: str, *, split: str = "train") -> Iterable[Mapping[str, An
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(kinds[place.suffix], data_files=path, split="train")
+    except (datasets.exceptions.DatasetsError, StopIteration) as error:
+        # An empty file ends the reader's iteration; what else it met is behind the error it raises.
+        reason = str(error.__cause__ or "").splitlines()[:1]
+        raise FileError(
+            "no rows can be read from the file" + "".join(f": {line}" for line in reason),
+            where=path,
+            expected=f"rows of one form, written as {place.suffix}",
+        ) from error
     finally:
         if shown:
             datasets.enable_progress_bars()

@@ -26,6 +26,8 @@ from policysmith.experience.pairing import best_worst
 from policysmith.experience.prompts import Prompts
 from policysmith.objectives.preferences import check_beta, dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
+from policysmith.rewards.judged import judged_pairs
+from policysmith.rewards.judges import Judge
 from policysmith.training.learners.language_settings import LanguageSettings, Reward
 from policysmith.training.learners.preference import on_pairs
 from policysmith.training.learners.preference_rounds import preference_rounds
@@ -72,19 +74,26 @@ PRESETS = {
 def train(
     policy: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
+    judge: Judge | None = None,
     config: Config = PRESETS["paper"],
     seed: int = 0,
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
-    """Train a model (a folder, a name, or a policy, trained in place) on pairs of its own answers."""
+    """Train a model (a folder, a name, or a policy, trained in place) on pairs of its own answers.
+
+    A reward says which answer is better, or `judge` where there is one, of the first two answers to a prompt;
+    a reward is then only reported. Raises `SettingError` where there is neither.
+    """
+    if reward is None and judge is None:
+        raise SettingError("nobody compares the answers", cure="give a reward, or judge=...")
     return preference_rounds(
         policy,
         prompts,
         reward,
         settings=config,
-        build=picked(best_worst),
+        build=picked(best_worst) if judge is None else partial(judged_pairs, judge=judge),
         loss=on_pairs(partial(dpo_loss, beta=config.beta)),
         round_steps=config.round_steps,
         seed=seed,
