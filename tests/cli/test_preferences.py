@@ -137,3 +137,8 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_policy(model, tmp_path, monk
         (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").unlink()
     assert run("resume", "run") == 0
     assert weights.read_bytes() == whole
+
+
+def test_compare_says_that_it_does_not_take_them(capsys):
+    assert run("compare", "dpo", "ipo", "--data", "pairs.jsonl") == 1
+    assert "learn from preferences, as 'dpo' does" in capsys.readouterr().err

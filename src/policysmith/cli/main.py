@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import subcommand
 
 import policysmith
-from policysmith.common.errors import PolicysmithError
+from policysmith.common.errors import CapabilityError, PolicysmithError
 
 VERBS: dict[str, str] = {
     "list": "the systems of the catalogue",
@@ -119,6 +119,11 @@ def _compare(words: list[str]) -> int | None:
     options: Any = comparing.Compare
     if name:
         system = find_system(name)
+        if system.gives == ("policy",) and {"pairs", "rankings"} & set(system.takes):
+            raise CapabilityError(
+                f"`compare` does not take systems that learn from preferences, as '{name}' does",
+                cure="`run` each of them, and `eval --json` their runs on the same held-out pairs",
+            )
         language = training_inputs(system) is LanguageInputs
         by_return = comparing_returns.returns_comparison(system)
         options = comparing_answers.CompareAnswers if language else by_return or options
