@@ -64,6 +64,7 @@ def test_offline_systems_learn_from_the_same_data_and_are_played_in_the_environm
     ("words", "said"),
     [
         (["ppo", "iql", "--env", "Pendulum-v1"], "differ in what they take"),
+        (["behaviour-cloning", "famo2o", "--env", "point-reach"], "learns by acting"),
         (["mt-sac", "mtmh-sac", "--env", "MT10"], "several tasks at once"),
         (["ppo", "sac"], "--env"),
         (["ppo"], "two systems or more"),

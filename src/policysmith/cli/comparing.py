@@ -14,6 +14,7 @@ from policysmith.cli import look
 from policysmith.cli.evaluations import summary_of
 from policysmith.cli.inputs import Inputs, maker
 from policysmith.cli.pages import COLUMNS, comparison_page, comparison_rows
+from policysmith.cli.runs import training_inputs
 from policysmith.common.cache import cache_folder
 from policysmith.common.catalogue import System, find_system
 from policysmith.common.config import config_to_json
@@ -165,6 +166,11 @@ def check_comparable(entries: list[System]) -> None:
                     f"'{first.name}' and '{other.name}' differ in what they {what[:-1]}",
                     where=f"{first.name} {what} {', '.join(mine)}; {other.name} {what} {', '.join(theirs)}",
                 )
+        if training_inputs(first) is not training_inputs(other):
+            raise CapabilityError(
+                f"one of '{first.name}' and '{other.name}' learns by acting and the other from data alone",
+                expected="systems that learn in the same way",
+            )
 
 
 def _film(results: list[ArmResult], env: str, limit: int | None) -> tuple[bytes | None, list[str]]:
