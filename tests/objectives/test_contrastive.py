@@ -91,3 +91,12 @@ def test_what_cannot_be_learnt_from_is_named():
         copg_loss(torch.zeros(1, 2), torch.tensor([[1.0, float("nan")]]), PAIR, beta=1)
     with pytest.raises(SettingError, match="beta"):
         copg_loss(torch.zeros(1, 2), torch.ones(1, 2), PAIR, beta=0)
+
+
+def test_padding_without_a_score_leaves_the_gradient_finite():
+    ratio = torch.tensor([[0.5, -0.2, float("nan")]], requires_grad=True)
+    score, there = torch.tensor([[1.0, 0.2, float("nan")]]), torch.tensor([[True, True, False]])
+    loss = copg_loss(ratio, score, there, beta=0.5)
+    assert float(loss.detach()) == pytest.approx(-0.4375)
+    loss.sum().backward()
+    assert ratio.grad[0].tolist() == pytest.approx([-0.45, 0.45, 0.0])

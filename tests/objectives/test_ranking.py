@@ -131,3 +131,22 @@ def test_labels_outside_zero_to_one_are_named(loss):
         loss(S, torch.tensor([[0.1, float("nan"), 0.3]]), ALL)
     with pytest.raises(ShapeError):
         loss(S, PSI[:, :2], ALL)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_padding_may_be_anything_and_a_missing_label_is_named(loss):
+    there = torch.tensor([[True, True, True, False]])
+    nan = torch.tensor([[float("nan")]])
+    s, labels = torch.cat([S, nan], 1).requires_grad_(True), torch.cat([PSI, nan], 1)
+    value = loss(s, labels, there)
+    assert float(value.detach()) == pytest.approx(float(loss(S, PSI, ALL)), rel=1e-5)
+    value.sum().backward()
+    assert bool(s.grad.isfinite().all())
+    assert float(s.grad[0, 3]) == 0
+    with pytest.raises(DataError, match="label of nan for outcome 3"):
+        loss(s, labels, torch.ones(1, 4, dtype=torch.bool))
+
+
+def test_a_missing_chance_is_no_label():
+    with pytest.raises(DataError, match="sum to 1"):
+        labels_from_pairwise(torch.tensor([[0.5, float("nan")], [0.5, 0.5]]))

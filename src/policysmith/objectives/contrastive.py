@@ -39,6 +39,8 @@ def copg_loss(
     """
     check_beta(beta)
     check_scores(score, present)
+    # Filled before anything is computed: what is absent may be NaN, and 0 times NaN would reach the gradient.
+    log_ratio, score = log_ratio.masked_fill(~present, 0.0), score.masked_fill(~present, 0.0)
     both = present[:, :, None] & present[:, None]
     gap = log_ratio[:, :, None] - log_ratio[:, None]
     gain = score[:, :, None] - score[:, None]

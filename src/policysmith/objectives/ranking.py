@@ -42,12 +42,13 @@ LambdaWeights = Literal["dcg", "gain", "discount", "none"]
 def point_mse_loss(scores: Scores, labels: Scores, present: Present) -> Float[Tensor, "row"]:
     """sum_i (psi_i - s_i)^2."""
     check_lists(scores, labels, present)
-    return (labels - scores).square().masked_fill(~present, 0).sum(1)
+    return (labels - scores).masked_fill(~present, 0).square().sum(1)
 
 
 def point_sigmoid_loss(scores: Scores, labels: Scores, present: Present) -> Float[Tensor, "row"]:
     """-sum_i [psi_i log sigmoid(s_i) + (1 - psi_i) log sigmoid(-s_i)]."""
     check_lists(scores, labels, present)
+    scores, labels = scores.masked_fill(~present, 0), labels.masked_fill(~present, 0)
     values = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
     return values.masked_fill(~present, 0).sum(1)
 
@@ -126,7 +127,10 @@ def dcg_lambda_weights(
     if weights not in ("dcg", "gain", "discount", "none"):
         raise SettingError(f"lambda weights '{weights}'", expected="dcg, gain, discount or none")
     with torch.no_grad():
-        gain, discount = 2**labels - 1, 1 / (1 + ranks(scores, present).to(scores.dtype)).log2()
+        gain, discount = (
+            2 ** labels.masked_fill(~present, 0) - 1,
+            1 / (1 + ranks(scores, present).to(scores.dtype)).log2(),
+        )
         of_gain = (gain[:, :, None] - gain[:, None]).abs()
         of_discount = (discount[:, :, None] - discount[:, None]).abs()
         ones = torch.ones_like(of_gain)
@@ -222,5 +226,7 @@ def _over_pairs(
     loss: Callable[[Pairs], Pairs], scores: Scores, labels: Scores, present: Present
 ) -> Float[Tensor, "row"]:
     check_lists(scores, labels, present)
+    # Filled before anything is computed: what is absent may be NaN, and 0 times NaN would reach the gradient.
+    scores = scores.masked_fill(~present, 0)
     gap = scores[:, :, None] - scores[:, None]
     return loss(gap).masked_fill(~better(labels, present), 0).sum((1, 2))
