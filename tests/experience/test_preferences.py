@@ -138,3 +138,15 @@ def test_what_is_saved_is_read_again_with_where_it_is_from(tmp_path):
     lists = lists_from_rows([{"prompt": "2", "answers": ["5", "6", "7"], "labels": [1.0, 0.5, 0.0]}] * 2)
     lists.save(tmp_path / "lists.jsonl")
     assert preferences_from_dataset(str(tmp_path / "lists.jsonl")).fingerprint == lists.fingerprint
+
+
+def test_pairs_and_lists_together_are_saved_in_one_form(tmp_path):
+    pytest.importorskip("datasets")
+    mixed = lists_from_rows(
+        {"prompt": f"{n}", "answers": ["a", "b"], "labels": labels}
+        for n, labels in enumerate([[1.0, 0.0], [0.2, 0.7], [1.0, 0.0]])
+    )
+    for first in (0, 1):
+        mixed[first:].save(tmp_path / "mixed.jsonl")
+        again = preferences_from_dataset(str(tmp_path / "mixed.jsonl"))
+        assert again.fingerprint == mixed[first:].fingerprint

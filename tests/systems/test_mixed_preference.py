@@ -134,8 +134,8 @@ def test_what_cannot_be_split_is_said():
         train(tiny(), PAIRS, config=TINY)
     with pytest.raises(DataError, match="gaps by quantile"):
         train(tiny(), PAIRS, scored, config=replace(TINY, threshold=9.0))
+    lists = Preferences([Preference(Prompt("1"), ("a", "b", "c"), (1.0, 0.5, 0.0))])
     with pytest.raises(DataError, match="row 0"):
-        lists = Preferences([Preference(Prompt("1"), ("a", "b", "c"), (1.0, 0.5, 0.0))])
         train(tiny(), lists, scored, config=TINY)
     with pytest.warns(UserWarning, match="as chance does"):
         train(tiny(), PAIRS, lambda text, prompt: -SCORES.get(text, 0.0), config=quiet())

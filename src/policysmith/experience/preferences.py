@@ -139,7 +139,9 @@ class Preferences(Sequence[Preference]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .jsonl file that `preferences_from_dataset` reads, with its provenance beside it."""
-        lines = [json.dumps(_plain(row), default=str) for row in self._rows]
+        # One form for all rows: readers tell lists from pairs by the first one.
+        as_pairs = all(row.is_pair and row.labels == (1.0, 0.0) for row in self._rows)
+        lines = [json.dumps(_plain(row, as_pair=as_pairs), default=str) for row in self._rows]
         with write_beside(path) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         save_json(Path(path).with_suffix(".provenance.json"), self.provenance)
@@ -347,11 +349,11 @@ def _turned(row: Preference) -> dict[str, Any]:
     return {"scores": tuple(row.data["scores"])[::-1]} if "scores" in row.data else {}
 
 
-def _plain(row: Preference) -> dict[str, Any]:
+def _plain(row: Preference, *, as_pair: bool) -> dict[str, Any]:
     """A row as the readers take it."""
     prompt = row.prompt.text if isinstance(row.prompt.text, str) else list(row.prompt.text)
     plain: dict[str, Any] = {"prompt": prompt}
-    if row.is_pair and row.labels == (1.0, 0.0):
+    if as_pair:
         plain |= {"chosen": row.answers[0], "rejected": row.answers[1]}
         if "scores" in row.data:
             plain |= dict(zip(("score_chosen", "score_rejected"), row.data["scores"], strict=True))

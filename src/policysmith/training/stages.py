@@ -24,7 +24,7 @@ RunStage = Callable[[Mapping[str, Any] | None], Iterator[Progress]]
 
 @dataclass
 class StagedState(RunState):
-    """The state of stages in turn: `phase` names the present one, `inner` is its state (or what was saved)."""
+    """The state of stages in turn: `phase` names the present one, `inner` is its state or what was saved."""
 
     inner: RunState | Mapping[str, Any] | None = None
 

@@ -30,6 +30,7 @@ from policysmith.evaluation.answers import Answers, answer
 from policysmith.evaluation.cache import CachedRun
 from policysmith.evaluation.comparison import training_seconds
 from policysmith.evaluation.statistics import Interval, paired_difference, success_interval
+from policysmith.experience.preferences import Preferences
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.sampling import Sampling
@@ -49,6 +50,41 @@ class Start:
     reward: Any
     reward_name: str
 
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What a system is called with."""
+        return self.model, self.prompts, self.reward
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the inputs from others."""
+        return f"{self.model_name}/{self.prompts.fingerprint}/{self.reward_name}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Where arms start that learn from answers which were compared: a model in a folder, and preferences.
+
+    `reward` is what a system takes besides, where it takes one; `reward_name` tells it from others.
+    """
+
+    model: Path
+    model_name: str
+    preferences: Preferences
+    reward: Any = None
+    reward_name: str = ""
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What a system is called with."""
+        both = (self.model, self.preferences)
+        return both if self.reward is None else (*both, self.reward)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the inputs from others."""
+        return f"{self.model_name}/{self.preferences.fingerprint}/{self.reward_name}"
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -57,7 +93,7 @@ class Arm:
     label: str
     module: ModuleType
     config: Any
-    start: Start | None = None
+    start: Start | Compared | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +169,7 @@ class Measured:
 
 def compare(
     arms: Sequence[Arm],
-    start: Start,
+    start: Start | Compared,
     *,
     seeds: Sequence[int],
     tests: Mapping[str, Prompts],
@@ -146,14 +182,7 @@ def compare(
     for seed in seeds:
         for arm in arms:
             begun = arm.start or start
-            run = CachedRun(
-                arm.module,
-                (begun.model, begun.prompts, begun.reward),
-                _fingerprint(begun),
-                arm.config,
-                seed,
-                folder,
-            )
+            run = CachedRun(arm.module, begun.inputs, begun.fingerprint, arm.config, seed, folder)
             label = f"{arm.label}, seed {seed}"
             for now in run.train(checkpoint_every=checkpoint_every, log_every=1):
                 yield Stage(f"train {label}", now.step, now.total, now.metrics.get("reward"))
@@ -170,7 +199,9 @@ def compare(
     return results
 
 
-def measured_start(start: Start, tests: Mapping[str, Prompts], measuring: Measuring) -> dict[str, Measured]:
+def measured_start(
+    start: Start | Compared, tests: Mapping[str, Prompts], measuring: Measuring
+) -> dict[str, Measured]:
     """What the model is before any arm has trained it."""
     policy = LanguagePolicy.load(start.model)
     return {name: _answers(policy, prompts, measuring) for name, prompts in tests.items()}
@@ -269,7 +300,3 @@ def _place(run: CachedRun, prompts: Prompts, measuring: Measuring, step: int) ->
 
 def _last(measured: Mapping[int, Measured]) -> Measured:
     return measured[max(measured)]
-
-
-def _fingerprint(start: Start) -> str:
-    return f"{start.model_name}/{start.prompts.fingerprint}/{start.reward_name}"
