@@ -1,0 +1,118 @@
+"""Experiments with reviews: where arms start, what they are asked at the end, and the arms of a record.
+
+model = yield from begun(folder)                       the supervised start, by its folder and its name
+results = yield from by_seed(arms, seeds=..., ...)     each seed with preferences of its own
+difference(results["DPO"], results["IPO"], HELD_OUT)   in gold, paired over seeds and prompts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from policysmith.claims.common.language import Arm, ArmResult, Compared, Measuring, Start, compare
+from policysmith.claims.common.measurements import Measurement, sequence_kl
+from policysmith.claims.common.reviews import gold, prompts
+from policysmith.claims.common.rlhf import SAMPLING, Pairs, supervised_start
+from policysmith.claims.common.warm_start import WarmStart
+from policysmith.common.config import config_to_json
+from policysmith.common.stages import Stage
+from policysmith.evaluation import claim
+from policysmith.experience.preferences import Preferences
+from policysmith.experience.prompts import Prompts
+from policysmith.policies.language.policy import LanguagePolicy
+
+HELD_OUT = "held out"
+GOLD, KL, TOKENS = "gold", "KL to the start", "answer tokens"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A start that has been made: its recipe, its folder, and itself to be compared with."""
+
+    recipe: WarmStart
+    folder: Path
+    policy: LanguagePolicy
+
+    @property
+    def name(self) -> str:
+        """Tells it from other starts."""
+        return self.folder.name
+
+    def on(self, preferences: Preferences) -> Compared:
+        """The start of arms that learn from preferences."""
+        return Compared(self.folder, self.name, preferences)
+
+    def asked(self, asked: Prompts, reward: object, reward_name: str) -> Start:
+        """The start of arms that learn from a reward of their answers."""
+        return Start(self.folder, self.name, asked, reward, reward_name)
+
+
+def begun(folder: Path, recipe: WarmStart | None = None) -> Generator[Stage, None, Begun]:
+    """The supervised start, made where it is not in the cache `folder` yet."""
+    recipe = recipe or supervised_start()
+    policy = yield from recipe.make(folder)
+    return Begun(recipe, recipe.path(folder), policy.requires_grad_(False))
+
+
+def measuring(
+    start: Begun, *, copies: int = 2, every: int = 0, further: Mapping[str, Measurement] | None = None
+) -> Measuring:
+    """Gold and the divergence from the start, of `copies` answers to each prompt."""
+    return Measuring(gold, SAMPLING, copies, every, {KL: sequence_kl(start.policy), **(further or {})})
+
+
+def held_out(count: int) -> dict[str, Prompts]:
+    """Prompts that are asked in no training."""
+    return {HELD_OUT: prompts(count, 2, held_out=True)}
+
+
+def labelled(
+    start: Begun, folder: Path, *, size: int, rate: float, seed: int, scale: float = 5.0
+) -> Generator[Stage, None, Preferences]:
+    """The seed's own pairs; their answers are kept in `folder`."""
+    return (yield from Pairs(start.recipe, size, scale, rate, seed).make(folder))
+
+
+def by_seed(
+    arms: Callable[[int], Generator[Stage, None, Sequence[Arm]]],
+    *,
+    start: Start | Compared,
+    seeds: Sequence[int],
+    tests: Mapping[str, Prompts],
+    measuring: Measuring,
+    folder: Path,
+) -> Generator[Stage, None, dict[str, ArmResult]]:
+    """`compare`, with arms that each seed has its own data for; the same labels for every seed."""
+    together: dict[str, ArmResult] = {}
+    for seed in seeds:
+        own = yield from arms(seed)
+        found = yield from compare(
+            own, start, seeds=[seed], tests=tests, measuring=measuring, folder=folder, checkpoint_every=1000
+        )
+        for label, result in found.items():
+            whole = together.setdefault(label, ArmResult(result.arm))
+            whole.metrics += result.metrics
+            whole.seconds += result.seconds
+            whole.measured += result.measured
+            whole.runs += result.runs
+    return together
+
+
+def review_arm(
+    result: ArmResult,
+    seeds: Sequence[int],
+    *,
+    tests: Sequence[str] = (HELD_OUT,),
+    further: Sequence[str] = (),
+) -> claim.Arm:
+    """The arm for a claim record: per run gold, the divergence from the start, length, and what is named."""
+    runs = []
+    for i, seed in enumerate(seeds):
+        metrics: dict[str, float] = {}
+        for test in tests:
+            named = {GOLD: "rate", KL: KL, TOKENS: "tokens", **{name: name for name in further}}
+            metrics |= {f"{test}: {name}": result.mean(test, what)[i] for name, what in named.items()}
+        runs.append(claim.Run(seed, metrics))
+    return claim.Arm(result.arm.label, config_to_json(result.arm.config), runs, claim.summarise(runs))
