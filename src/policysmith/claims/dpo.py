@@ -119,8 +119,8 @@ def reproduce(
         "dpo",
         paper_claim="a policy learns preferences by one classification loss of its own log-ratios, without a "
         "reward model; many other losses of the same margin have been proposed since",
-        question="gold reward after the same steps on the same pairs: is DPO behind any other loss by more than "
-        f"{WITHIN}, at any rate of wrong labels",
+        question="gold reward after the same steps on the same pairs: is DPO behind any other loss by more "
+        f"than {WITHIN}, at any rate of wrong labels",
         arms=[review_arm(result, seeds) for result in results.values()],
         comparisons=comparisons(results),
         reason=told_apart(results),
@@ -160,7 +160,7 @@ def told_apart(results: dict[str, ArmResult]) -> str:
 
 
 def order(results: dict[str, ArmResult], rate: float) -> list[tuple[str, str]]:
-    """Of every two losses at a rate, which is better, as (better, worse), where their interval leaves out 0."""
+    """Of every two losses at a rate that differ, (better, worse): their interval leaves out 0."""
     told = []
     for one, other in combinations(losses(rate), 2):
         gap = difference(results[called(one, rate)], results[called(other, rate)], HELD_OUT)
