@@ -44,7 +44,7 @@ EXPLOITED, SHORT, APART = (
 
 
 def regressed(wins: Wins, policy: Chances, *, eta: float) -> Chances:
-    """The policy of least loss over all pairs; targets are the sigmoid of the difference of win rates."""
+    """The policy of least loss over all pairs, whose targets are sigmoids of differences of win rates."""
     reward = win_rate_rewards(wins, policy)
     target = torch.sigmoid(reward[:, None] - reward[None])
     held = policy.log()
@@ -62,7 +62,7 @@ def regressed(wins: Wins, policy: Chances, *, eta: float) -> Chances:
 
 
 def played(wins: Wins, start: Chances) -> tuple[list[Chances], float]:
-    """The policies of `STEPS` steps, and the most by which a step gained less than it is promised; 0: none."""
+    """The policies of `STEPS` steps, and the most by which one gained less than promised; 0 for none."""
     policies, short = [start], 0.0
     for _ in range(STEPS):
         new = soft_policy_iteration(wins, policies[-1], eta=ETA)
@@ -93,8 +93,8 @@ def reproduce(
             found[REGRESSED].setdefault(f"{APART}, {kind}", []).append(apart)
     return claim.build_claim(
         "dno",
-        paper_claim="a step of policy iteration towards the win rate against oneself is a regression on pairs; "
-        "it gains what it is promised, and the average of its policies is one that none beats",
+        paper_claim="a step of policy iteration towards the win rate against oneself is a regression on "
+        "pairs; it gains what it is promised, and the average of its policies is one that none beats",
         question=f"what the regression finds, what each of {STEPS} steps gains, and where they end, in games "
         "that are known exactly",
         arms=[exact_arm(name, by, seeds) for name, by in found.items()],

@@ -93,8 +93,8 @@ def reproduce(
                 of.setdefault(f"KL of the equilibrium, {kind}", []).append(divergence(goal, policy))
     return claim.build_claim(
         "nash-md",
-        paper_claim="the last policy of Nash-MD converges to the equilibrium of the regularised game, without "
-        "an average over policies; a reward cannot stand for preferences that go in a circle",
+        paper_claim="the last policy of Nash-MD converges to the equilibrium of the regularised game, "
+        "without an average over policies; a reward cannot stand for preferences that go in a circle",
         question=f"the gap of the last policy after {STEPS} steps, in games whose equilibrium is known",
         arms=[exact_arm(name, by, seeds) for name, by in found.items()],
         comparisons=comparisons(found),
