@@ -22,8 +22,6 @@ smallest and the largest. TRL lives in an environment of its own (`--peer-python
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import random
 import sys
 import tempfile
@@ -32,24 +30,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peers import (
-    Answer,
-    Clock,
-    Peer,
-    Worker,
-    accept_peer,
-    answers_to,
-    arguments_of,
-    in_turn,
-    machine,
-    middle,
-    ratio,
-    tell,
-    versions,
+from peers import Answer, arguments_of, middle, ratio, versions
+from trl_peer import (
+    REPORTED,
+    ClockWithMemory,
+    Loaded,
+    check_equal,
+    count,
+    load,
+    model_folder,
+    on_the_clock,
+    peaks,
+    run,
+    same_work,
+    take_turns,
 )
-
-PEER = Peer("trl", "trl==1.16.0", ("transformers==5.24.0", "accelerate==1.15.0", "datasets==5.2.0"))
-REPORTED = ("torch", "transformers", "trl", "accelerate", "policysmith")
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,7 @@ class Work:
     micro_batch: int
     learning_rate: float
     threads: int = 1
+    steps: int = 1
 
     @property
     def rows(self) -> int:
@@ -72,14 +68,6 @@ class Work:
     def tokens(self) -> int:
         """Of the completions."""
         return self.rows * self.answer_limit
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a worker is told: the work, and the folder of the model."""
-
-    work: Work
-    folder: str
 
 
 WORK = {
@@ -114,48 +102,6 @@ def digits(completion: Any, *_: Any) -> float:
     """The reward: how much of the completion is digits."""
     text = completion if isinstance(completion, str) else completion[-1]["content"]
     return sum(map(str.isdigit, text)) / max(1, len(text))
-
-
-# ---- the clock: memory, too ------------------------------------------------------------------------------
-
-
-class ClockWithMemory(Clock):
-    """Tells the peak of memory as well, above what must be there."""
-
-    def holding(self, model: Any) -> None:
-        """Nothing has been learnt yet: remember how much memory this side holds."""
-        for weight in model.parameters():
-            weight.data = weight.data.clone()  # what was loaded may lie in the file still
-        trim()
-        weights = sum(weight.numel() for weight in model.parameters())
-        # Gradients and the two moments of the optimiser come yet. Pages of files are the libraries.
-        self.held = memory("RssAnon") + 3 * 4 * weights
-
-    def started(self) -> None:
-        forget_peak()
-        super().started()
-
-    def taken(self) -> Answer:
-        return {**super().taken(), "memory": memory("VmHWM") - memory("RssFile") - self.held}
-
-
-def memory(what: str) -> int:
-    """Bytes of this process, by the name that Linux gives them."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"this system does not say {what}; the benchmark of memory needs Linux")
-
-
-def forget_peak() -> None:
-    """The highest point of memory is counted from now on."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def trim() -> None:
-    """Give back what the allocator keeps, so that it is not taken for use."""
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 # ---- the two sides ----------------------------------------------------------------------------------------
@@ -193,7 +139,7 @@ def our_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
     body = sum(p.numel() for p in policy.body.layers.parameters())
     clock.holding(policy)
     clock.ready(
-        weights=sum(weight.numel() for weight in policy.parameters()),
+        weights=count(policy),
         versions=versions(REPORTED),
         prompt_tokens=sum(lengths),
         arithmetic=arithmetic(work, sum(lengths), body, policy.head.numel()),
@@ -206,20 +152,10 @@ def our_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
 
 
 def peer_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
-    import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    class InTurn(TrainerCallback):
-        def on_step_begin(self, *arguments, **options):
-            clock.begin()
-
-        def on_step_end(self, *arguments, **options):
-            clock.end()
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model, tokenizer = load(folder)
     prompts: list[Any] = questions(work.size)
     if tokenizer.chat_template:
         prompts = [[{"role": "user", "content": question}] for question in prompts]
@@ -229,25 +165,14 @@ def peer_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
     else:
         encoded = [tokenizer(p)["input_ids"] for p in prompts]
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        max_steps=1_000_000,
+        **same_work(work.learning_rate),
         per_device_train_batch_size=work.micro_batch,
         gradient_accumulation_steps=work.rows // work.micro_batch,
         num_generations=work.group_size,
         max_completion_length=work.answer_limit,
         generation_kwargs={"min_new_tokens": work.answer_limit},
-        learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
         loss_type="grpo",
         beta=0.0,
-        # TRL's defaults compute in bfloat16 and run every layer twice to save memory.
-        bf16=False,
-        gradient_checkpointing=False,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
         shuffle_dataset=False,
     )
     trainer = GRPOTrainer(
@@ -256,7 +181,7 @@ def peer_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
         args=config,
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
-        callbacks=[InTurn()],
+        callbacks=[on_the_clock(clock)],
     )
     generating = False
 
@@ -279,7 +204,7 @@ def peer_side(work: Work, folder: str, clock: ClockWithMemory) -> None:
     clock.timed(trainer, "_calculate_rewards", "reward")
     clock.holding(model)
     clock.ready(
-        weights=sum(weight.numel() for weight in model.parameters()),
+        weights=count(model),
         versions=versions(REPORTED),
         prompt_tokens=sum(map(len, encoded)),
     )
@@ -313,42 +238,15 @@ def product_rate(size: int = 1536, times: int = 5) -> float:
 # ---- measuring -------------------------------------------------------------------------------------------
 
 
-def model_folder(size: str, folder: Path) -> Path:
-    """A Hugging Face folder that both sides load."""
-    if size == "smollm2":
-        from policysmith.policies.language.models import get_model
-
-        return get_model("smollm2-135m")
-    from policysmith.policies.language.small import small_decoder
-
-    small_decoder(0).save_pretrained(folder / size)
-    return folder / size
-
-
-def measure(work: Work, python: Path, *, rounds: int, steps: int) -> dict[str, Any]:
+def measure(work: Work, python: Path, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        settings = Loaded(work, str(model_folder(work.size, Path(temporary))))
-        offline = {"HF_HUB_OFFLINE": "1"}
-        workers = {
-            side: Worker(interpreter, side, settings, threads=work.threads, environment=offline)
-            for side, interpreter in (("peer", python), ("ours", Path(sys.executable)))
-        }
-        about = {side: worker.about for side, worker in workers.items()}
-        for what in ("weights", "prompt_tokens"):
-            if about["peer"][what] != about["ours"][what]:
-                raise SystemExit(f"the sides differ in {what}: {about}")
-        try:
-            # The first step makes the optimiser's state and fills caches: it does not count.
-            taken = in_turn(
-                workers,
-                str(steps),
-                rounds=rounds,
-                warm_up="1",
-                shown=lambda answer: f"{work.tokens / answer['seconds']:.0f} tokens/s",
-            )
-        finally:
-            for worker in workers.values():
-                worker.close()
+        about, taken = take_turns(
+            Loaded(work, str(model_folder(work.size, Path(temporary)))),
+            {"peer": python, "ours": Path(sys.executable)},
+            check=lambda about: check_equal(about, "weights", "prompt_tokens"),
+            rounds=rounds,
+            shown=lambda answer: f"{work.tokens / answer['seconds']:.0f} tokens/s",
+        )
     return {
         "work": asdict(work),
         "weights": about["ours"]["weights"],
@@ -363,6 +261,7 @@ def compared(work: Work, taken: dict[str, list[Answer]]) -> dict[str, Any]:
     """Both sides' medians, and ratios per round."""
     peer, ours = taken["peer"], taken["ours"]
     parts = ("prefill", "decode", "reward", "learn")
+    memory = peaks(taken)
     return {
         "tokens_per_second": {
             side: work.tokens / middle(answers, lambda one: one["seconds"]) for side, answers in taken.items()
@@ -380,8 +279,8 @@ def compared(work: Work, taken: dict[str, list[Answer]]) -> dict[str, Any]:
             | {"step": middle(answers, lambda one: one["seconds"])}
             for side, answers in taken.items()
         },
-        "memory_mb": {side: max(one["memory"] for one in answers) / 1e6 for side, answers in taken.items()},
-        "memory_ratio": max(one["memory"] for one in ours) / max(one["memory"] for one in peer),
+        "memory_mb": memory,
+        "memory_ratio": memory["ours"] / memory["peer"],
         "rounds": len(ours),
     }
 
@@ -401,26 +300,15 @@ def against_arithmetic(about: dict[str, Any], taken: list[dict[str, Any]]) -> di
 
 def main() -> None:
     parser = arguments_of(__doc__, rounds=7)
-    accept_peer(parser, PEER.name)
-    parser.add_argument("--size", choices=tuple(WORK), action="append", help="default: both")
-    parser.add_argument("--steps", type=int, default=1, help="steps per round")
     parser.add_argument("--micro-batch", type=int, help="rows per backward pass, instead of the size's own")
-    arguments = parser.parse_args()
-    if arguments.worker:
-        work, folder = Work(**arguments.settings["work"]), arguments.settings["folder"]
-        clock = ClockWithMemory(answers_to(work.threads), rest="learn")
-        {"ours": our_side, "peer": peer_side}[arguments.worker](work, folder, clock)
-        return
-    python = arguments.peer_python or PEER.python(arguments.peer_env)
-    results = {}
-    for size in arguments.size or WORK:
-        changed = {"threads": arguments.threads}
-        if arguments.micro_batch:
-            changed["micro_batch"] = arguments.micro_batch
-        work = Work(**asdict(WORK[size]) | changed)
-        results[size] = measure(work, python, rounds=arguments.rounds, steps=arguments.steps)
-    result = {"benchmark": "grpo_trl", "peer": PEER.requirement, "machine": machine(), "sizes": results}
-    tell(result, arguments.json)
+    run(
+        parser,
+        "grpo_trl",
+        sizes=WORK,
+        sides={"ours": our_side, "peer": peer_side},
+        clock=lambda answers: ClockWithMemory(answers, rest="learn"),
+        measure=measure,
+    )
 
 
 if __name__ == "__main__":
