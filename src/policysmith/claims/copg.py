@@ -5,6 +5,9 @@ losses of preferences see a label drawn by Bradley and Terry instead. Every loss
 same pairs (whole batches, Adam), from a uniform policy, which is the reference. Regret is how much less than
 the best policy it has of J = E[R] - beta KL(pi || pi_ref), exactly. There are two bandits: the paper's with
 three outcomes, and one of twenty outcomes with rewards and writers of its own for each seed.
+
+Then the same question of a small decoder, where nothing is exact: reviews with graded scores
+(`common.graded_reviews`), for the first few seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from policysmith.claims.common import graded_reviews
+from policysmith.claims.common.language import ArmResult, difference, trained_seconds
+from policysmith.claims.common.review_learning import GOLD, HELD_OUT, begun, review_arm
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim, plots
@@ -122,9 +128,12 @@ def descend(loss: Loss, bandits: Bandits) -> Ratios:
 
 
 def reproduce(
-    *, seeds: Sequence[int], folder: Path, evaluate: int = 0, ablations: bool = False
+    *, seeds: Sequence[int], folder: Path, evaluate: int = 300, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
-    """Run the experiment: `seeds` draw the pairs, and the large bandits themselves."""
+    """Run the experiment: `seeds` draw the pairs, and the large bandits themselves.
+
+    The first few of them also train on reviews, asked for `evaluate` held-out records; none for 0.
+    """
     began = time.perf_counter()
     problems = {SMALL: small(seeds), LARGE: large(seeds)}
     regrets: dict[str, dict[str, list[float]]] = {}
@@ -136,12 +145,22 @@ def reproduce(
     uniform = {
         what: bandits.regret(torch.zeros_like(bandits.reward)).tolist() for what, bandits in problems.items()
     }
+    exact = time.perf_counter() - began
+    results: dict[str, ArmResult] = {}
+    if evaluate:
+        start = yield from begun(folder)
+        few = seeds[: graded_reviews.SEEDS]
+        results = yield from graded_reviews.learnt(start, folder, seeds=few, evaluate=evaluate)
     return claim.build_claim(
         "copg",
         paper_claim="on a bandit with off-policy pairs CoPG comes to the best policy; IPO and policy "
         "gradients with other baselines come to rest elsewhere",
-        question="regret where each loss of the same stored pairs comes to rest, the best policy being known",
-        arms=[_arm(name, by, seeds) for name, by in {"before": uniform, **regrets}.items()],
+        question="regret where each loss of the same stored pairs comes to rest, the best policy being "
+        "known; and the graded score of reviews, each loss at its best weight",
+        arms=[
+            *(_arm(name, by, seeds) for name, by in {"before": uniform, **regrets}.items()),
+            *(review_arm(one, seeds[: graded_reviews.SEEDS]) for one in results.values()),
+        ],
         comparisons=[
             claim.Comparison(
                 f"less regret than {other}, {what.removeprefix('regret, ')}", COPG, other, what,
@@ -150,19 +169,37 @@ def reproduce(
             )
             for what in problems
             for other in (IPO, PLAIN, VALUE)
-        ],
+        ]
+        + of_reviews(results),
         seeds=seeds,
         settings={"beta": BETA, "pairs": PAIRS, "steps": STEPS, "learning_rate": RATE,
             "reward": REWARD, "first": FIRST, "second": SECOND,
+            "reviews": {
+                "pairs": graded_reviews.PAIRS, "betas": list(graded_reviews.BETAS), **graded_reviews.BUDGET,
+            },
         },
-        seconds=round(time.perf_counter() - began, 1),
-        recipe_version=1,
+        seconds=round(exact + trained_seconds(results), 1),
+        recipe_version=2,
     )  # fmt: skip
+
+
+def of_reviews(results: dict[str, ArmResult]) -> list[claim.Comparison]:
+    """CoPG against IPO and DPO, each at its best weight of the divergence."""
+    if not results:
+        return []
+    ours, metric = graded_reviews.best(results, COPG), f"{HELD_OUT}: {GOLD}"
+    parts = []
+    for other in (IPO, DPO):
+        theirs = graded_reviews.best(results, other)
+        gap = difference(results[ours], results[theirs], HELD_OUT)
+        what = f"better reviews than {other}"
+        parts.append(claim.Comparison(what, ours, theirs, metric, gap, 0.0, "higher"))
+    return parts
 
 
 def plot(found: claim.Claim) -> tuple[str, Figure]:
     """Regret on the paper's bandit."""
-    bars = {arm.name: arm.summary[SMALL] for arm in found.arms}
+    bars = {arm.name: arm.summary[SMALL] for arm in found.arms if SMALL in arm.summary}
     return "Regret where each loss comes to rest, the paper's bandit", plots.bars_with_intervals(
         bars, "regret"
     )
