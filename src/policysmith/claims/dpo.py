@@ -51,6 +51,8 @@ WITHIN = 0.03
 """Gold reward that DPO may be behind another loss and still count as its equal."""
 DPO, IPO, SLIC, SMOOTHED, ROBUST = "DPO", "IPO", "SLiC", "cDPO", "rDPO"
 CONTRASTIVE, POINT = "CoPG", "pointwise"
+CORRECTED = (DPO, SMOOTHED, ROBUST)
+"""What differs in how wrong labels are dealt with."""
 
 
 def losses(rate: float) -> dict[str, tuple[ModuleType, Any]]:

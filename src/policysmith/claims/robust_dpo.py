@@ -4,6 +4,9 @@ Fifty contexts with twenty actions each, Gaussian features, a log-linear reward.
 labelled by Bradley and Terry, and a share of the labels is turned round. Each loss is minimised to its end
 over a bounded box with a little ridge, so that nothing depends on an optimiser's settings. Measured is how
 much worse the policy is than the best one under the divergence penalty, beta KL(pi || pi*), exactly.
+
+Then a small decoder that writes reviews, for the first few seeds: the runs are those of the league of losses
+(`claims.dpo`), at the same rates of wrong labels.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 from torch import Tensor
 
+from policysmith.claims import dpo as league
+from policysmith.claims.common.language import ArmResult, difference, trained_seconds
+from policysmith.claims.common.review_learning import GOLD, HELD_OUT, begun, review_arm
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim, plots
@@ -32,6 +38,7 @@ BOX, RIDGE = 6.0, 1e-3
 SIZES, RATES = (500, 2000, 8000), (0.0, 0.2, 0.4)
 DPO, SMOOTHED, ROBUST = "DPO", "cDPO (smoothed)", "rDPO"
 WRONG = "rDPO told 0.2"
+LANGUAGE_SEEDS = 3
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -93,9 +100,12 @@ def fit(loss: Loss, apart: Float[Tensor, "pair feature"]) -> Float[Tensor, "feat
 
 
 def reproduce(
-    *, seeds: Sequence[int], folder: Path, evaluate: int = 0, ablations: bool = False
+    *, seeds: Sequence[int], folder: Path, evaluate: int = 300, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
-    """Run the experiment: `seeds` are problems; with `ablations` also a wrongly known rate."""
+    """Run the experiment: `seeds` are problems; with `ablations` also a wrongly known rate.
+
+    The first few of them also train on reviews, asked for `evaluate` held-out records; none for 0.
+    """
     began = time.perf_counter()
     names = [DPO, SMOOTHED, ROBUST, *([WRONG] if ablations else [])]
     gaps: dict[str, dict[str, list[float]]] = {name: {} for name in names}
@@ -108,21 +118,47 @@ def reproduce(
                 for name in names:
                     found = problem.gap(fit(losses(rate)[name], apart))
                     gaps[name].setdefault(metric(count, rate), []).append(found)
+    exact = time.perf_counter() - began
+    results: dict[str, ArmResult] = {}
+    if evaluate:
+        start = yield from begun(folder)
+        results = yield from league.compared(
+            start, folder, seeds=seeds[:LANGUAGE_SEEDS], evaluate=evaluate, names=league.CORRECTED
+        )
     return claim.build_claim(
         "robust-dpo",
         paper_claim="with a known rate of wrong labels the corrected loss is nearly as good as clean labels, "
         "with a gap that falls as pairs grow more, and better than DPO and label smoothing",
-        question="how far each policy is from the best one, in a log-linear problem where that is known",
-        arms=[_arm(name, by, seeds) for name, by in gaps.items()],
-        comparisons=_comparisons(gaps),
+        question="how far each policy is from the best one, in a log-linear problem where that is known; and "
+        "how good reviews are after equally many steps on the same pairs",
+        arms=[
+            *(_arm(name, by, seeds) for name, by in gaps.items()),
+            *(review_arm(one, seeds[:LANGUAGE_SEEDS]) for one in results.values()),
+        ],
+        comparisons=_comparisons(gaps) + of_reviews(results),
         seeds=seeds,
         settings={
             "contexts": CONTEXTS, "actions": ACTIONS, "features": FEATURES, "norm": NORM, "beta": BETA,
             "box": BOX, "ridge": RIDGE,
+            "reviews": {"pairs": league.PAIRS, "beta": league.BETA, **league.BUDGET},
         },
-        seconds=round(time.perf_counter() - began, 1),
-        recipe_version=1,
+        seconds=round(exact + trained_seconds(results), 1),
+        recipe_version=2,
     )  # fmt: skip
+
+
+def of_reviews(results: dict[str, ArmResult]) -> list[claim.Comparison]:
+    """The corrected loss against the others at the highest rate, by the program that judges reviews."""
+    if not results:
+        return []
+    ours, metric = league.called(ROBUST, RATES[-1]), f"{HELD_OUT}: {GOLD}"
+    parts = []
+    for other in (league.DPO, league.SMOOTHED):
+        theirs = league.called(other, RATES[-1])
+        gap = difference(results[ours], results[theirs], HELD_OUT)
+        what = f"better reviews than {other}, {RATES[-1]:g} wrong"
+        parts.append(claim.Comparison(what, ours, theirs, metric, gap, 0.0, "higher"))
+    return parts
 
 
 def metric(count: int, rate: float) -> str:
@@ -136,6 +172,7 @@ def plot(found: claim.Claim) -> tuple[str, Figure]:
     curves = {
         arm.name: [(list(SIZES), [run.metrics[metric(count, rate)] for count in SIZES]) for run in arm.runs]
         for arm in found.arms
+        if metric(SIZES[0], rate) in arm.summary
     }
     figure = plots.learning_curves(curves, "gap to the best policy (nats)", log=True, xlabel="pairs")
     return f"How far from the best policy, with {rate:.0%} of the labels wrong", figure
