@@ -25,7 +25,7 @@ from policysmith.training.learners.group_relative import clipped
 
 TINY = drpo.PRESETS["tiny"]
 PAIRS = Preferences(
-    Preference(Prompt(f"{a}+{b}="), (f"eee{a + b}", "none")) for a in range(4) for b in range(4)
+    Preference(Prompt(f"{a}+{b}="), (f"ee{a + b}", "none")) for a in range(4) for b in range(4)
 )
 NO_MORE_THAN_PPO = {
     "epochs": 1, "decay": False, "whiten_rewards": False, "whiten": False, "missing_end": None,
@@ -236,8 +236,8 @@ def test_what_cannot_be_begun_is_said_before_anything_is_written():
         drpo.train(tiny(), plain, letters, config=TINY)
     assert len(run(plain, reset_probability=0.0, prompts=2)) == 6
     assert len(run(plain, resets="start", prompts=2)) == 6
-    with pytest.warns(UserWarning, match="longer than an answer may be"):
-        drpo.train(tiny(), PAIRS, letters, config=TINY)
+    with pytest.warns(UserWarning, match="16 of 16 reference answers are longer than an answer may be"):
+        drpo.train(tiny(), PAIRS, letters, config=replace(TINY, answer_limit=3))
 
 
 @pytest.mark.parametrize(
