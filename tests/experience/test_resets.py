@@ -13,8 +13,8 @@ from policysmith.experience.examples import Example, Examples
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt, Prompts
 from policysmith.experience.resets import (
+    References,
     Resetting,
-    check_references,
     drawn,
     drawn_weight,
     reference_answer,
@@ -165,16 +165,19 @@ def test_examples_and_prompts_with_a_column_are_references_too():
     assert with_references(prompts) is prompts
 
 
-def test_a_message_is_read_as_its_text():
-    said = Prompt("1", data={"chosen": [{"role": "assistant", "content": "one"}]})
-    assert reference_answer(said) == "one"
+def test_of_a_conversation_the_last_message_is_the_reference():
+    asks, says = {"role": "user", "content": "1"}, {"role": "assistant", "content": "one"}
+    assert reference_answer(Prompt("1", data={"chosen": [says]})) == "one"
+    assert reference_answer(Prompt("1", data={"chosen": [asks, says]})) == "one"
+    with pytest.raises(DataError, match="no text"):
+        reference_answer(Prompt("1", data={"chosen": [says, asks]}))
 
 
 @pytest.mark.parametrize("nothing", [{}, {"chosen": None}, {"chosen": "  "}])
 def test_a_prompt_without_a_reference_is_named(nothing):
     prompts = Prompts([GOOD, Prompt("7+7=", data=nothing)])
     with pytest.raises(DataError, match=r"(?s)no reference answer.*row 1 '7\+7='.*column 'chosen'"):
-        check_references(POLICY, prompts, limit=8)
+        References(POLICY, prompts, limit=8)
 
 
 def test_tokens_are_no_reference_since_they_may_be_another_tokenizers():
@@ -184,10 +187,18 @@ def test_tokens_are_no_reference_since_they_may_be_another_tokenizers():
 
 def test_references_that_are_cut_are_warned_of(recwarn):
     prompts = Prompts([GOOD, Prompt("1", data={"chosen": "a long answer"})])
-    check_references(POLICY, prompts, limit=14)
+    References(POLICY, prompts, limit=14)
     assert not recwarn
     with pytest.warns(UserWarning, match=r"1 of 2 reference answers .*\(13 tokens; row 1 has 14\)"):
-        check_references(POLICY, prompts, limit=13)
+        References(POLICY, prompts, limit=13)
+
+
+def test_a_saved_run_goes_on_with_its_own_references_alone():
+    mine = References(POLICY, Prompts([GOOD]), limit=9)
+    mine.load_state_dict(References(POLICY, Prompts([GOOD]), limit=9).state_dict())
+    other = References(POLICY, Prompts([replace(GOOD, data={"chosen": "four"})]), limit=9)
+    with pytest.raises(DataError, match="not those of the saved run"):
+        mine.load_state_dict(other.state_dict())
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])

@@ -154,7 +154,7 @@ def test_answers_begin_as_the_preferred_ones_and_get_their_reward(monkeypatch):
         assert now.metrics["reward"] >= now.metrics["given_tokens"] - 1, (
             "every given letter but a digit is an e"
         )
-        assert "reward_unaided" not in now.metrics, "no answer was the policy's own"
+        assert "unaided_reward" not in now.metrics, "no answer was the policy's own"
 
 
 def test_given_tokens_teach_the_critic_and_not_the_policy(monkeypatch):

@@ -15,6 +15,8 @@ Source: Chang et al. 2024 (DR-PO), and the authors' code.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -170,39 +172,55 @@ def with_references(data: Preferences | Examples | Prompts, column: str = COLUMN
 
 
 def reference_answer(prompt: Prompt, column: str = COLUMN, *, where: str = "") -> str:
-    """The text in the prompt's data, or that of the one message there; `DataError` naming a prompt without.
+    """The text in the prompt's data, or of a conversation there the last message, which answers it.
 
-    Text alone is taken: tokens may be another tokenizer's.
+    Raises `DataError` naming a prompt without one. Tokens are refused: they may be another tokenizer's.
     """
     found: Any = prompt.data.get(column)
-    if isinstance(found, Sequence) and len(found) == 1 and isinstance(found[0], Mapping):
-        found = found[0].get("content")
+    empty = found is None or (isinstance(found, str) and not found.strip())
+    if isinstance(found, Sequence) and found and isinstance(found[-1], Mapping):
+        last = found[-1]
+        found = last.get("content") if last.get("role", "assistant") == "assistant" else found
     if isinstance(found, str) and found.strip():
         return found
-    empty = found is None or (isinstance(found, str) and not found.strip())
     raise DataError(
         "a prompt has no reference answer" if empty else f"a reference answer that is no text: {found!r:.60}",
         where=f"{where or 'prompt'} {str(prompt.text)[:80]!r}",
-        expected=f"a good answer in the column '{column}', as text or as one message",
+        expected=f"a good answer in the column '{column}': text, or messages that end with it",
         cure="give it one, name the column, or begin no answer with one (a probability of 0)",
     )
 
 
-def check_references(policy: LanguagePolicy, prompts: Prompts, *, limit: int, column: str = COLUMN) -> None:
-    """Raise `DataError` naming the first row without a reference answer; warn where some are cut.
+class References:
+    """The reference answers of all prompts, looked through once; a source of the run that begins with them.
 
-    An answer is cut where it has more tokens than `limit`, its end token among them.
+    Raises `DataError` naming the first row without one, and where a saved run is resumed with others. Warns
+    where some have more tokens than `limit`, their end token among them: these are cut there.
     """
-    lengths = [
-        len(policy.encode(reference_answer(prompt, column, where=f"row {row}"))) + 1
-        for row, prompt in enumerate(prompts)
-    ]
-    if longer := [row for row, length in enumerate(lengths) if length > limit]:
-        warnings.warn(
-            f"{len(longer)} of {len(lengths)} reference answers are longer than an answer may be ({limit} "
-            f"tokens; row {longer[0]} has {lengths[longer[0]]}): they are cut there",
-            stacklevel=2,
-        )
+
+    def __init__(self, policy: LanguagePolicy, prompts: Prompts, *, limit: int, column: str = COLUMN) -> None:
+        answers = [reference_answer(prompt, column, where=f"row {row}") for row, prompt in enumerate(prompts)]
+        self.fingerprint = hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
+        lengths = [len(policy.encode(answer)) + 1 for answer in answers]
+        if longer := [row for row, length in enumerate(lengths) if length > limit]:
+            warnings.warn(
+                f"{len(longer)} of {len(lengths)} reference answers are longer than an answer may be "
+                f"({limit} tokens; row {longer[0]} has {lengths[longer[0]]}): they are cut there",
+                stacklevel=3,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which answers they are."""
+        return {"data": self.fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that they are those of the saved run."""
+        if state["data"] != self.fingerprint:
+            raise DataError(
+                f"the reference answers are not those of the saved run ({self.fingerprint}; saved: "
+                f"{state['data']})",
+                cure="resume with the same answers, in the same order",
+            )
 
 
 def check_probability(probability: float) -> None:

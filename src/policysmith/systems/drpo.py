@@ -11,7 +11,7 @@ Nothing else changes. Tokens that were given have no policy gradient, but the cr
 advantages (GAE) run through them, and each costs `kl` times its log-ratio to the start. Rewards per token are
 whitened around their mean, and an answer without an end has the reward `missing_end`.
 
-Answers that begin with y* are better than the policy's own, and so is their `reward`; `reward_unaided` is
+Answers that begin with y* are better than the policy's own, and so is their `reward`; `unaided_reward` is
 that of the others. With b = 1 there are hardly any, and first tokens are not learnt. Nobody resets at test
 time. `ppo-max` holds PPO by other means; `ghpo` puts the beginning of a solution into the prompt, and only
 where every answer fails.
@@ -39,9 +39,9 @@ from policysmith.experience.preferences import Preferences
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.resets import (
     COLUMN,
+    References,
     Resetting,
     check_probability,
-    check_references,
     drawn_weight,
     sampled_from,
     with_references,
@@ -148,8 +148,10 @@ def train(
     """
     policy = opened(policy, config, seed=seed)
     prompts = with_references(data, config.reference)
+    sources = {}
     if config.needs_references:
-        check_references(policy, prompts, limit=config.answer_limit, column=config.reference)
+        limit, column = config.answer_limit, config.reference
+        sources["references"] = References(policy, prompts, limit=limit, column=column)
     total = config.steps * config.epochs * config.optimizer_steps
     return language_run_with_critic(
         policy,
@@ -164,6 +166,7 @@ def train(
         label=partial(labelled, config=config),
         epochs=config.epochs,
         schedule=linear_schedule(total=total) if config.decay else None,
+        sources=sources,
         seed=seed,
         state=state,
     )
@@ -194,7 +197,7 @@ def labelled(*given: Any, config: Config, **options: Any) -> Label:
 
     def unaided(samples: Samples) -> Samples:
         begun = samples.batch["prefix_length"] > 0
-        samples.log("reward_unaided", samples.batch["reward"].masked_fill(begun, torch.nan))
+        samples.log("unaided_reward", samples.batch["reward"].masked_fill(begun, torch.nan))
         return label(samples)
 
     return unaided
