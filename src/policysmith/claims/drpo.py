@@ -43,7 +43,7 @@ ACCURACY, UNAIDED = f"{TEST}: accuracy", "right, trained on"
 OURS, PPO, GUESSING = "DR-PO", "PPO", "the start"
 
 LOCK = drpo.Config(
-    steps=400, prompts=128, answer_limit=LENGTH + 1, temperature=1.0, learning_rate=5e-4,
+    steps=120, prompts=128, optimizer_steps=4, answer_limit=LENGTH + 1, temperature=1.0, learning_rate=5e-4,
     critic_learning_rate=1e-3, reset_probability=0.75, epochs=2, decay=False, kl=0.01, whiten_rewards=False,
     missing_end=0.0,
 )  # fmt: skip
