@@ -142,3 +142,28 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_policy(model, tmp_path, monk
 def test_compare_says_that_it_does_not_take_them(capsys):
     assert run("compare", "dpo", "ipo", "--data", "pairs.jsonl") == 1
     assert "learn from preferences, as 'dpo' does" in capsys.readouterr().err
+
+
+def test_a_run_that_begins_with_preferred_answers_takes_pairs_in_their_usual_forms(
+    model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    sums = [(a, b) for a in range(4) for b in range(3)]
+    talks = [
+        {
+            side: f"Human: {a}+{b}?\n\nAssistant: {said}"
+            for side, said in (("chosen", a + b), ("rejected", "no"))
+        }
+        for a, b in sums
+    ]
+    (tmp_path / "data").mkdir()
+    words = ("run", "drpo", "--model", model, "--reward", "form", "--preset", "tiny")
+    for name, data in {"pairs": pairs_file(tmp_path), "talks": pairs_file(tmp_path / "data", talks)}.items():
+        assert run(*words, "--data", data, "--out", name) == 0
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert 0 < sum(line["reset"] for line in lines) < len(lines)
+    shown = json.loads((tmp_path / "talks" / "samples.jsonl").read_text().splitlines()[0])
+    assert "Assistant:" in json.dumps(shown)
+    capsys.readouterr()
+    assert run(*words, "--data", pairs_file(tmp_path), "--reference", "good", "--out", "other") != 0
+    assert "no reference answer" in capsys.readouterr().err

@@ -132,6 +132,14 @@ def test_nothing_carries_gradient():
     assert not group_advantage(reward, ids(0, 0, 1, 1)).requires_grad
 
 
+def test_whitening_by_the_variance_of_a_population_is_a_choice():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    got = whiten(torch.tensor([[1.0, 2.0, 99.0], [6.0, 99.0, 99.0]]), mask, correction=0)
+    assert got[mask].tolist() == pytest.approx(
+        [-2 / (14 / 3) ** 0.5, -1 / (14 / 3) ** 0.5, 3 / (14 / 3) ** 0.5]
+    )
+
+
 def test_whitened_tokens_have_mean_zero_and_unbiased_variance_one():
     mask = torch.tensor([[True, True, False], [True, False, False]])
     got = whiten(torch.tensor([[1.0, 2.0, 99.0], [6.0, 99.0, 99.0]]), mask)

@@ -10,6 +10,7 @@ from policysmith.objectives.token_rewards import (
     explained_variance,
     kl_penalty,
     reward_at_end,
+    whiten_around_mean,
 )
 
 MASK = torch.tensor([[False, True, True, True], [True, True, False, False]])
@@ -51,6 +52,21 @@ def test_the_penalty_carries_no_gradient_and_is_none_outside_the_mask():
     assert not got[~MASK].any()
     with pytest.raises(SettingError, match="0 or more"):
         kl_penalty(drawn, drawn, MASK, coefficient=-1.0)
+
+
+def test_whitening_around_the_mean_sets_the_spread_and_leaves_the_mean():
+    reward, mask = torch.tensor([[1.0, 99.0], [3.0, 5.0]]), torch.tensor([[True, False], [True, True]])
+    found = whiten_around_mean(reward, mask)
+    spread = (8 / 3) ** 0.5
+    assert found[mask].tolist() == pytest.approx([3 - 2 / spread, 3.0, 3 + 2 / spread])
+    assert found[0, 1] == 0.0
+    assert found[mask].var(correction=0) == pytest.approx(1.0)
+
+
+def test_rewards_that_agree_stay_as_they_are_and_of_none_nothing_is_made():
+    same, mask = torch.full((2, 2), 4.0), torch.ones(2, 2, dtype=torch.bool)
+    assert torch.equal(whiten_around_mean(same, mask), same)
+    assert torch.equal(whiten_around_mean(same, ~mask), torch.zeros(2, 2))
 
 
 def test_without_a_discount_every_token_of_a_finished_answer_returns_its_reward():

@@ -13,7 +13,7 @@ from torch import nn
 
 from policysmith.common.errors import NotFiniteError, SettingError, ShapeError
 from policysmith.networks.ema import ExponentialAverage
-from policysmith.training.learner import Learner, cosine_schedule, row_weight
+from policysmith.training.learner import Learner, cosine_schedule, linear_schedule, row_weight
 
 torch.set_num_threads(1)
 
@@ -172,6 +172,10 @@ def test_the_cosine_rises_linearly_and_falls_to_zero(step, factor):
 
 def test_a_cosine_without_warm_up_starts_at_one():
     assert cosine_schedule(warmup=0, total=4)(0) == 1
+
+
+def test_the_straight_line_falls_from_one_to_zero_and_stays_there():
+    assert [linear_schedule(total=4)(step) for step in (0, 1, 2, 4, 9)] == [1.0, 0.75, 0.5, 0.0, 0.0]
 
 
 def test_the_acting_copy_has_the_averaged_weights_and_does_not_follow():

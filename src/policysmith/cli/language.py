@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from policysmith.common.errors import SettingError
-from policysmith.experience.prompts import Prompts, from_dataset, from_task
+from policysmith.experience.preferences import preferences_from_dataset
+from policysmith.experience.prompts import Prompts, dataset_rows, from_dataset, from_task
+from policysmith.experience.resets import with_references
 from policysmith.rewards.named import reward_named
 from policysmith.rewards.reward_model import is_reward_model
 
@@ -18,7 +20,8 @@ class PromptInputs:
     """What is asked, and what counts as right."""
 
     data: str = ""
-    """your prompts: .jsonl, .json, .csv, .parquet, or a folder that Hugging Face datasets wrote"""
+    """your prompts, or pairs that begin with them: .jsonl, .json, .csv, .parquet, or a folder that Hugging
+    Face datasets wrote"""
     prompt: str = "prompt"
     """the column with the prompt: text, or a list of messages"""
     answer: str = "answer"
@@ -42,10 +45,18 @@ class PromptInputs:
                 "what is to be asked?" if not self.data else "prompts from two places",
                 cure="give --data FILE with prompts (and answers), or --task NAME of reasoning-gym",
             )
+        if self.data and self._pairs_alone:
+            return with_references(preferences_from_dataset(self.data))
         if self.data:
             return from_dataset(self.data, prompt=self.prompt, answer=self.answer)
         settings = dict(_option(text) for text in self.option)
         return from_task(self.task, size=self.size, seed=self.data_seed, **settings)
+
+    @property
+    def _pairs_alone(self) -> bool:
+        """Whether the file holds pairs without a column of prompts: these are what both sides begin with."""
+        first: Any = next(iter(dataset_rows(self.data)), {})
+        return self.prompt not in first and {"chosen", "rejected"} <= set(first)
 
     @property
     def subject(self) -> str:

@@ -148,12 +148,17 @@ def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
 
 
 def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
-    """A tiny model, sums with solutions, and a verifier that an untrained model satisfies now and then."""
+    """A tiny model, sums with solutions and good answers, a verifier that it satisfies now and then."""
     model = folder / "model"
     small_decoder(0, width=32, layers=2, heads=2, context=256).save_pretrained(model)
     sums = [(a, b) for a in range(4) for b in range(4)]
     prompts = from_rows(
-        {"prompt": f"{a}+{b}=", "answer": str(a + b), "solution": f"{a} and {b} make {a + b}"}
+        {
+            "prompt": f"{a}+{b}=",
+            "answer": str(a + b),
+            "solution": f"{a} and {b} make {a + b}",
+            "chosen": str(a + b),
+        }
         for a, b in sums
     )
     return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)

@@ -135,11 +135,18 @@ def generalised_advantage(
 
 
 def whiten(
-    advantage: Float[Tensor, "row time"], mask: Bool[Tensor, "row time"], *, eps: float = 1e-8
+    advantage: Float[Tensor, "row time"],
+    mask: Bool[Tensor, "row time"],
+    *,
+    eps: float = 1e-8,
+    correction: int = 1,
 ) -> Float[Tensor, "row time"]:
-    """Mean 0 and unbiased variance 1 over the tokens of `mask`; zero elsewhere."""
+    """Mean 0 and variance 1 over the tokens of `mask`; zero elsewhere.
+
+    The variance is the unbiased one; with a `correction` of 0 it is that of the tokens as a population.
+    """
     kept = advantage[mask]
     if len(kept) < 2:
         return torch.zeros_like(advantage)
-    scaled = (advantage - kept.mean()) / (kept.var() + eps).sqrt()
+    scaled = (advantage - kept.mean()) / (kept.var(correction=correction) + eps).sqrt()
     return torch.where(mask, scaled, 0.0)

@@ -47,6 +47,20 @@ def kl_penalty(
     return torch.where(mask, -coefficient * kl_k1(log_prob.detach(), reference_log_prob), 0.0)
 
 
+def whiten_around_mean(
+    reward: Float[Tensor, "row time"], mask: Bool[Tensor, "row time"], *, eps: float = 1e-8
+) -> Float[Tensor, "row time"]:
+    """(r - m) / sqrt(v + `eps`) + m over the tokens of `mask`: the scale goes, the mean stays; 0 elsewhere.
+
+    v is the variance of these tokens as a population. Source: Ziegler et al. 2019, the authors' code.
+    """
+    reward = reward.detach()
+    if not bool(mask.any()):
+        return torch.zeros_like(reward)
+    mean, variance = reward[mask].mean(), reward[mask].var(correction=0)
+    return torch.where(mask, (reward - mean) / (variance + eps).sqrt() + mean, 0.0)
+
+
 def discounted_return(
     reward: Float[Tensor, "row time"], mask: Bool[Tensor, "row time"], *, discount: float
 ) -> Float[Tensor, "row time"]:

@@ -47,6 +47,11 @@ def cosine_schedule(*, warmup: int, total: int) -> Schedule:
     return factor
 
 
+def linear_schedule(*, total: int) -> Schedule:
+    """Straight down from 1 to 0 at `total`."""
+    return lambda step: max(0.0, 1 - step / total)
+
+
 def staircase_schedule(*, every: int, factor: float) -> Schedule:
     """Multiplied by `factor` after every `every` steps."""
     return lambda step: factor ** (step // every)

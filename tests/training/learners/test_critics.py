@@ -158,6 +158,35 @@ def test_during_its_warm_up_the_critic_learns_and_the_policy_does_not():
         assert ("loss" in now.metrics) == moved
 
 
+def test_several_passes_are_so_many_steps_of_both_on_the_same_answers():
+    options = {"settings": replace(SETTINGS, steps=1), "loss": clipped(), "seed": 0}
+    once = next(language_run_with_critic(fresh(), PROMPTS, parity, **options))
+    thrice = next(language_run_with_critic(fresh(), PROMPTS, parity, epochs=3, **options))
+    assert thrice.metrics["reward"] == once.metrics["reward"]
+    for name in ("policy", "critic"):
+        assert (once.state.learners[name].steps, thrice.state.learners[name].steps) == (2, 6)
+
+
+def test_a_schedule_takes_the_place_of_the_warm_up():
+    settings = replace(SETTINGS, steps=1, warmup_steps=100)
+    run = language_run_with_critic(
+        fresh(), PROMPTS, parity, settings=settings, loss=clipped(), schedule=lambda step: 0.5, seed=0
+    )
+    for learner in next(run).state.learners.values():
+        assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
+
+
+def test_rewards_of_tokens_are_rescaled_before_they_are_learnt_from(policy, samples):
+    settings = replace(SETTINGS, lam=1.0)
+    label = generalised(
+        Says(policy, 0.0), settings, rescale=lambda reward, mask: 3 * reward, whitening=lambda a, mask: a + 1
+    )
+    batch = label(samples).batch
+    earned = torch.where(batch["mask"], 3 * batch["reward"][:, None], 0.0)
+    assert torch.equal(batch["value_target"], earned)
+    assert torch.equal(batch["advantage"], earned + 1)
+
+
 @pytest.mark.filterwarnings("ignore:for 10 steps")
 def test_the_critic_learns_what_answers_are_worth():
     settings = replace(SETTINGS, steps=12, prompts=16, critic_warmup=12, value_low=9.0, value_high=9.0)

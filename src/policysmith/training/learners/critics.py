@@ -33,11 +33,12 @@ from policysmith.objectives.averaging import token_mean_weight
 from policysmith.objectives.policy_gradient import clipped_value_loss
 from policysmith.objectives.token_rewards import explained_variance, kl_penalty, reward_at_end
 from policysmith.policies.language.critic import LanguageCritic
+from policysmith.policies.language.engine import Engine, LocalEngine
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.rewards.reward_model import RewardModel, is_reward_model
-from policysmith.training.learner import Learner, Loss
+from policysmith.training.learner import Learner, Loss, Schedule
 from policysmith.training.learners.language import opened
 from policysmith.training.learners.language_collect import collecting, usual_sampler
 from policysmith.training.learners.language_settings import (
@@ -51,12 +52,16 @@ from policysmith.training.learners.language_settings import (
 from policysmith.training.learners.language_update import (
     frozen_reference,
     logged,
-    optimiser_batches,
+    passes,
     policy_learner,
     rescore,
     updating,
+    warming,
 )
 from policysmith.training.loop import Progress, RunState, Stateful, Update, run
+
+TokenRewards = Callable[[Float[Tensor, "row time"], Bool[Tensor, "row time"]], Float[Tensor, "row time"]]
+"""(rewards or advantages per token, mask) -> the same on another scale."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ def language_run_with_critic(
     around: Callable[[Sampler], Sampler] = lambda sampler: sampler,
     prepare: Prepare | None = None,
     reference: LanguagePolicy | None = None,
+    engine: Callable[[LanguagePolicy], Engine] = LocalEngine,
+    label: Callable[..., Label] | None = None,
+    epochs: int = 1,
+    schedule: Schedule | None = None,
     sources: Mapping[str, Stateful] = MappingProxyType({}),
     seed: int = 0,
     state: RunState | Mapping[str, Any] | None = None,
@@ -113,15 +122,23 @@ def language_run_with_critic(
     the sampler of all answers, whichever process wrote them: there rewards are normalised over the run
     (`rewards.normalised`), whose moments are one of the `sources`. `reference` is what may not be left, by
     default the policy as it is given; `prepare` as of `language_run`, for the policy's steps.
+
+    `engine` makes what writes the answers, of the policy as it is given; `label` takes the place of
+    `generalised` and is called as it is; both learners go over a rollout `epochs` times, at the rate of their
+    settings times `schedule`, where there is one, by their own steps.
     """
     policy = opened(model, settings, seed=seed)
     start = _reference(policy, reference, settings) if kl else None
-    critic = critic_learner(policy, settings)
+    critic = critic_learner(policy, settings, schedule=schedule)
     module: Any = critic.module
+    writer = engine(policy)
     source = PromptSampler(prompts, rng=generator(seed, "prompts"))
     answers = generator(seed, "answers")
     run_state = RunState(
-        learners={"policy": policy_learner(policy, loss, settings), "critic": critic},
+        learners={
+            "policy": policy_learner(policy, loss, settings, schedule=schedule),
+            "critic": critic,
+        },
         generators={
             "prompts": source.rng,
             "answers": answers,
@@ -134,12 +151,14 @@ def language_run_with_critic(
         run_state,
         collect=collecting(
             source,
-            around(usual_sampler(policy, reward, settings, wrap=wrap)),
-            generalised(module, settings, kl=kl, reference=start),
+            around(usual_sampler(policy, reward, settings, wrap=wrap, engine=writer)),
+            (label or generalised)(module, settings, kl=kl, reference=start),
             settings,
             rng=answers,
         ),
-        update=with_critic(updating(weight, settings, prepare=prepare), settings),
+        update=with_critic(
+            updating(weight, settings, prepare=prepare, epochs=epochs), settings, epochs=epochs
+        ),
         steps=settings.steps,
     )
 
@@ -157,8 +176,12 @@ def _reference(
     return lambda batch: rescore(reference, batch, settings.temperature)
 
 
-def critic_learner(policy: LanguagePolicy, settings: CriticSettings) -> Learner:
+def critic_learner(
+    policy: LanguagePolicy, settings: CriticSettings, *, schedule: Schedule | None = None
+) -> Learner:
     """The critic under its clipped loss: a copy of the policy as it is now, or what `settings.critic` names.
+
+    `schedule` takes the place of the settings' warm-up.
 
     Raises `CapabilityError` where that model reads other tokens than the policy, or fewer of them.
     """
@@ -170,12 +193,11 @@ def critic_learner(policy: LanguagePolicy, settings: CriticSettings) -> Learner:
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    warmup = settings.warmup_steps
     return Learner(
         critic,
         value_loss(low=settings.value_low, high=settings.value_high),
         optimizer=optimizer,
-        schedule=(lambda step: min(1.0, (step + 1) / warmup)) if warmup else None,
+        schedule=schedule or warming(settings.warmup_steps),
         max_grad_norm=settings.max_grad_norm,
         micro_batch=settings.micro_batch,
     )
@@ -230,10 +252,14 @@ def generalised(
     *,
     kl: float = 0.0,
     reference: Callable[[TensorDict], Tensor] | None = None,
+    rescale: TokenRewards = lambda reward, mask: reward,
+    whitening: TokenRewards = whiten,
 ) -> Label:
     """`advantage`, `old_value` and `value_target` [row, time] by GAE, the reward on each answer's last token.
 
-    With a `reference`, each token costs `kl` times its log-ratio to it, which is part of the reward.
+    With a `reference`, each token costs `kl` times its log-ratio to it, which is part of the reward. The
+    rewards of all tokens together are brought to another scale by `rescale` before they are learnt from, the
+    advantages by `whitening`, where the settings have it.
     """
 
     def label(samples: Samples) -> Samples:
@@ -249,13 +275,14 @@ def generalised(
             samples.log("kl_per_token", divergence.sum(1) / mask.sum(1).clamp(min=1))
             samples.log("reference_perplexity", perplexity(batch["reference_log_prob"], mask))
         samples.log("perplexity", perplexity(batch["behaviour_log_prob"], mask))
+        reward = rescale(reward, mask)
         value = judged(critic, batch)
         end = torch.zeros_like(value[:, 0])
         advantage = generalised_advantage(
             reward, value, end, mask, discount=settings.discount, lam=settings.lam
         )
         batch["old_value"], batch["value_target"] = value, advantage + value
-        batch["advantage"] = whiten(advantage, mask) if settings.whiten else advantage
+        batch["advantage"] = whitening(advantage, mask) if settings.whiten else advantage
         return samples
 
     return label
@@ -272,6 +299,7 @@ def with_critic(
     *,
     rows: Callable[[TensorDict], TensorDict] = lambda batch: batch,
     weight: Weight = lambda batch: token_mean_weight(batch["mask"]),
+    epochs: int = 1,
 ) -> Update:
     """The critic's steps on `rows(batch)`, then the policy's: none of them during the critic's warm-up.
 
@@ -280,7 +308,9 @@ def with_critic(
     """
 
     def update(state: RunState, batch: TensorDict) -> dict[str, float]:
-        metrics = step_critic(state, rows(batch).exclude("log", "weight"), settings, weight=weight)
+        metrics = step_critic(
+            state, rows(batch).exclude("log", "weight"), settings, weight=weight, epochs=epochs
+        )
         if state.step < settings.critic_warmup:
             return logged(batch) | metrics
         return policy_update(state, batch) | metrics
@@ -289,7 +319,7 @@ def with_critic(
 
 
 def step_critic(
-    state: RunState, batch: TensorDict, settings: CriticSettings, *, weight: Weight
+    state: RunState, batch: TensorDict, settings: CriticSettings, *, weight: Weight, epochs: int = 1
 ) -> dict[str, float]:
     """The critic's steps on a rollout; metrics under `critic/`, of what it said before them `explained`."""
     if len(batch) == 0:
@@ -297,7 +327,7 @@ def step_critic(
     mask = batch["mask"]
     explained = explained_variance(batch["old_value"], batch["value_target"], mask)
     taken = []
-    for part in optimiser_batches(batch, settings.optimizer_steps, rng=state.generators["critic"]):
+    for part in passes(batch, settings.optimizer_steps, epochs=epochs, rng=state.generators["critic"]):
         part["weight"] = weight(part)
         taken.append(state.learners["critic"].step(part))
     means = {f"critic/{name}": sum(one[name] for one in taken) / len(taken) for name in taken[0]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from policysmith.objectives.policy_gradient import truncated_importance_weight
 from policysmith.policies.language.policy import LanguagePolicy
-from policysmith.training.learner import Learner, Loss
+from policysmith.training.learner import Learner, Loss, Schedule
 from policysmith.training.learners.language_settings import (
     LanguageSettings,
     Prepare,
@@ -23,28 +23,41 @@ from policysmith.training.learners.language_settings import (
 from policysmith.training.loop import RunState, Update
 
 
-def policy_learner(policy: LanguagePolicy, loss: TokenLoss, settings: LanguageSettings) -> Learner:
-    """AdamW on the policy's trainable weights, under a loss per token."""
-    return adam_learner(policy, over_tokens(loss, temperature=settings.temperature), settings)
+def policy_learner(
+    policy: LanguagePolicy, loss: TokenLoss, settings: LanguageSettings, *, schedule: Schedule | None = None
+) -> Learner:
+    """AdamW on the policy's trainable weights, under a loss per token; see `adam_learner`."""
+    return adam_learner(
+        policy, over_tokens(loss, temperature=settings.temperature), settings, schedule=schedule
+    )
 
 
-def adam_learner(policy: LanguagePolicy, loss: Loss, settings: LanguageSettings) -> Learner:
-    """AdamW on the policy's trainable weights, under any loss."""
+def adam_learner(
+    policy: LanguagePolicy, loss: Loss, settings: LanguageSettings, *, schedule: Schedule | None = None
+) -> Learner:
+    """AdamW on the policy's trainable weights, under any loss.
+
+    The learning rate is constant behind its warm-up; a `schedule` takes the place of both.
+    """
     optimizer = torch.optim.AdamW(
         [p for p in policy.parameters() if p.requires_grad],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    warmup = settings.warmup_steps
     return Learner(
         policy,
         loss,
         optimizer=optimizer,
-        schedule=(lambda step: min(1.0, (step + 1) / warmup)) if warmup else None,
+        schedule=schedule or warming(settings.warmup_steps),
         max_grad_norm=settings.max_grad_norm,
         micro_batch=settings.micro_batch,
     )
+
+
+def warming(steps: int) -> Schedule | None:
+    """Linear up to 1 within `steps` steps, then 1; None for none."""
+    return (lambda step: min(1.0, (step + 1) / steps)) if steps else None
 
 
 def over_tokens(loss: TokenLoss, *, temperature: float) -> Loss:
@@ -61,8 +74,10 @@ def over_tokens(loss: TokenLoss, *, temperature: float) -> Loss:
     return apply
 
 
-def updating(weight: Weight, settings: LanguageSettings, *, prepare: Prepare | None = None) -> Update:
-    """The usual `update`: `optimizer_steps` steps of the policy on a rollout."""
+def updating(
+    weight: Weight, settings: LanguageSettings, *, prepare: Prepare | None = None, epochs: int = 1
+) -> Update:
+    """The usual `update`: `optimizer_steps` steps of the policy on a rollout, in each of `epochs` passes."""
 
     def update(state: RunState, batch: TensorDict) -> dict[str, float]:
         learner = state.learners["policy"]
@@ -73,7 +88,7 @@ def updating(weight: Weight, settings: LanguageSettings, *, prepare: Prepare | N
         if settings.recompute_old:
             batch["old_log_prob"] = rescore(policy, batch, settings.temperature)
         taken = []
-        for part in optimiser_batches(batch, settings.optimizer_steps, rng=state.generators["update"]):
+        for part in passes(batch, settings.optimizer_steps, epochs=epochs, rng=state.generators["update"]):
             if prepare is not None:
                 part = prepare(policy, part, state.generators["update"])
             part["weight"] = weight(part)
@@ -108,6 +123,12 @@ def optimiser_batches(batch: TensorDict, count: int, *, rng: torch.Generator) ->
     return [
         batch[torch.isin(batch["group_id"], part)] for part in order.tensor_split(min(count, len(groups)))
     ]
+
+
+def passes(batch: TensorDict, count: int, *, epochs: int, rng: torch.Generator) -> Iterator[TensorDict]:
+    """The optimiser batches of `epochs` passes over the rows, each cut anew by `optimiser_batches`."""
+    for _ in range(epochs):
+        yield from optimiser_batches(batch, count, rng=rng)
 
 
 def rescore(policy: LanguagePolicy, batch: TensorDict, temperature: float) -> Float[Tensor, "row time"]:
