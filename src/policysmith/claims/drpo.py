@@ -21,6 +21,7 @@ from policysmith.claims.common.language import (
     ArmResult,
     Measuring,
     Start,
+    add_runs,
     claim_arm,
     compare,
     difference,
@@ -122,7 +123,7 @@ def lock(seeds: Sequence[int], folder: Path, evaluate: int, ablations: bool) -> 
             measuring=Measuring(opened, Sampling(limit=LENGTH + 1)),
             folder=folder,
         )
-        add(results, found)
+        add_runs(results, found)
         guessed.append((chance(start, tests), chance(start, prompts)))
     arms = [_lock_arm(result, seeds, _exactly(result, seeds)) for result in results.values()]
     return Part(
@@ -137,16 +138,6 @@ def lock(seeds: Sequence[int], folder: Path, evaluate: int, ablations: bool) -> 
         },
         max(time.perf_counter() - began, trained_seconds(results)),
     )
-
-
-def add(results: dict[str, ArmResult], found: Mapping[str, ArmResult]) -> None:
-    """Put the runs of `found` behind those of the same arms."""
-    for label, result in found.items():
-        whole = results.setdefault(label, ArmResult(result.arm))
-        whole.metrics += result.metrics
-        whole.seconds += result.seconds
-        whole.measured += result.measured
-        whole.runs += result.runs
 
 
 def lock_comparisons(results: Mapping[str, ArmResult], guessed: Sequence[float]) -> list[claim.Comparison]:

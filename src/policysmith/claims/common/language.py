@@ -199,6 +199,16 @@ def compare(
     return results
 
 
+def add_runs(results: dict[str, ArmResult], found: Mapping[str, ArmResult]) -> None:
+    """Put the runs of `found` behind those of the same arms, where each seed has data of its own."""
+    for label, result in found.items():
+        whole = results.setdefault(label, ArmResult(result.arm))
+        whole.metrics += result.metrics
+        whole.seconds += result.seconds
+        whole.measured += result.measured
+        whole.runs += result.runs
+
+
 def measured_start(
     start: Start | Compared, tests: Mapping[str, Prompts], measuring: Measuring
 ) -> dict[str, Measured]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policysmith.claims.common.language import Arm, ArmResult, Compared, Measuring, Start, compare
+from policysmith.claims.common.language import Arm, ArmResult, Compared, Measuring, Start, add_runs, compare
 from policysmith.claims.common.measurements import Measurement, sequence_kl
 from policysmith.claims.common.reviews import gold, prompts
 from policysmith.claims.common.rlhf import SAMPLING, Pairs, supervised_start
@@ -91,12 +91,7 @@ def by_seed(
         found = yield from compare(
             own, start, seeds=[seed], tests=tests, measuring=measuring, folder=folder, checkpoint_every=1000
         )
-        for label, result in found.items():
-            whole = together.setdefault(label, ArmResult(result.arm))
-            whole.metrics += result.metrics
-            whole.seconds += result.seconds
-            whole.measured += result.measured
-            whole.runs += result.runs
+        add_runs(together, found)
     return together
 
 
