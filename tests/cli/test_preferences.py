@@ -46,6 +46,7 @@ def test_a_run_on_your_own_pairs_is_made_measured_and_shown(model, tmp_path, mon
     found = json.loads(capsys.readouterr().out)
     assert found["pairs"] == 12
     assert found["ordered"]["value"] > 0.9
+    assert found["ordered"]["low"] < 0.95, "twelve pairs that agree do not say that all would"
     assert found["margin"]["low"] > 0
     assert run("report", "run") == 0
     page = (tmp_path / "run" / "report.html").read_text()

@@ -17,6 +17,7 @@ from policysmith.cli.paired import COLUMNS, TITLE, keep_pairs, pairs_row
 from policysmith.cli.preferences import ComparedAnswers
 from policysmith.common.config import config_from_json
 from policysmith.common.saving import load_json
+from policysmith.evaluation.preference_reports import share_right
 from policysmith.evaluation.statistics import Interval, mean_interval
 from policysmith.experience.outcomes import preference_rows
 from policysmith.experience.preferences import Preferences
@@ -54,10 +55,10 @@ class EvalPreferences(ComparedAnswers):
             "data": inputs.subject,
             "fingerprint": pairs.fingerprint,
             "pairs": len(pairs),
+            "ordered": _plain(share_right(ordered)),
             **{
                 name: _plain(mean_interval(values))
                 for name, values in (
-                    ("ordered", ordered),
                     ("margin", margin),
                     ("chosen", ratio[:, 0]),
                     ("rejected", ratio[:, 1]),

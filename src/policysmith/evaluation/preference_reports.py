@@ -105,7 +105,7 @@ def pair_report(
         )
     return PairReport(
         pairs=len(margins),
-        accuracy=_share(right, level),
+        accuracy=share_right(right, level),
         loss=float(np.logaddexp(0, -margins).mean()),
         calibration_error=float(error),
         reliability=reliability,
@@ -173,10 +173,11 @@ def _part(
     level: float,
 ) -> Part:
     chosen = right[rows]
-    return Part(float(low), float(high), len(chosen), float(confidence[rows].mean()), _share(chosen, level))
+    share = share_right(chosen, level)
+    return Part(float(low), float(high), len(chosen), float(confidence[rows].mean()), share)
 
 
-def _share(right: Float[np.ndarray, "pair"], level: float) -> Interval:
+def share_right(right: Float[np.ndarray, "pair"], level: float = 0.95) -> Interval:
     """The mean of outcomes, ties as half, with the interval of the nearest whole number of right ones."""
     mean, number = float(right.mean()), len(right)
     whole = round(mean * number)
