@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 from policysmith.claims.common.review_language import WORDS
 from policysmith.claims.common.reviews import demonstrations, gold, prompts
-from policysmith.claims.common.rlhf import Lists, Pairs, Proxy, misordered, proxy_accuracy
+from policysmith.claims.common.rlhf import Lists, Pairs, Proxy, Rankings, misordered, proxy_accuracy
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import SettingError
 from policysmith.common.stages import result_of
+from policysmith.experience.preferences import Preference, Preferences
+from policysmith.experience.prompts import Prompt
 from policysmith.training.learners.reward_models import RewardModelSettings
 from policysmith.training.learners.supervised import SupervisedSettings
 
@@ -69,6 +72,30 @@ def test_flips_turn_pairs_round_with_their_scores(folder):
             assert (row.data["scores"][0] < row.data["scores"][1]) == bool(row.data.get("flipped"))
 
 
+def test_rankings_prefer_as_pairs_do(folder):
+    sharp = result_of(Rankings(START, size=20, answers=4, scale=1e9).make(folder))
+    for row in sharp:
+        assert sorted(row.labels) == list(range(len(row.answers)))
+        ranked = sorted(zip(row.labels, row.data["scores"], strict=True))
+        assert [score for _, score in ranked] == sorted(row.data["scores"])
+    noisy = Rankings(START, size=20, answers=4, scale=1.0)
+    assert result_of(noisy.make(folder)).fingerprint == result_of(noisy.make(folder)).fingerprint
+    assert result_of(noisy.make(folder)).fingerprint != sharp.fingerprint
+
+
+def test_the_noise_of_rankings_is_bradley_and_terrys(folder, monkeypatch):
+    row = Preference(Prompt("a"), ("b", "c"), (1.0, 0.0), {"scores": (0.4, 0.1)})
+
+    def lists(self, folder):
+        yield from ()
+        return Preferences([row] * 4000)
+
+    monkeypatch.setattr(Lists, "make", lists)
+    made = result_of(Rankings(START, scale=3.0).make(folder))
+    first = sum(one.labels[0] > one.labels[1] for one in made) / len(made)
+    assert first == pytest.approx(1 / (1 + math.exp(-0.9)), abs=0.02)
+
+
 def test_the_proxy_is_trained_once_and_ranks_what_it_was_shown_as_gold_does(folder):
     settings = RewardModelSettings(steps=60, batch_size=16, learning_rate=1e-2, warmup_steps=0)
     proxy = Proxy(PAIRS, settings)
@@ -89,6 +116,7 @@ def test_the_proxy_is_trained_once_and_ranks_what_it_was_shown_as_gold_does(fold
         lambda: Lists(START, size=0),
         lambda: Lists(START, answers=1),
         lambda: Pairs(START, scale=0),
+        lambda: Rankings(START, scale=0),
         lambda: Pairs(START, flip_rate=0.5),
     ],
 )

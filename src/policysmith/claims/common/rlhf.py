@@ -1,10 +1,11 @@
 """The stages of learning from preferences, for experiments with reviews: each made once, and kept.
 
-    supervised start  ->  pairs of its answers, labelled by gold with noise  ->  reward model
+    supervised start  ->  its answers, compared or ranked by gold with noise  ->  reward model
 
 A labeller prefers the first of two answers with probability sigmoid(scale (gold of it - gold of the other)),
-and some labels are turned round besides, so that what is learnt from them is an imperfect reward. The start's
-words and sizes are the reward model's too.
+and some labels of pairs are turned round besides, so that what is learnt from them is an imperfect reward.
+Eight answers that are ranked say as much as 28 pairs and are read once each, so that reward models learn
+from rankings. The start's words and sizes are the reward model's too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,48 @@ class Pairs:
         return flipped(pairs, self.flip_rate, seed=self.seed) if self.flip_rate else pairs
 
 
+@dataclass(frozen=True)
+class Rankings:
+    """Lists of a start's answers, ranked by a noisy labeller: a label is the place from below, from 0 on.
+
+    The labeller adds noise of Gumbel's distribution to `scale` times gold and sorts, so that it prefers one of
+    any two answers with the probability of `Pairs` (Plackett and Luce). `data["scores"]` are gold.
+    """
+
+    start: WarmStart
+    size: int = 800
+    answers: int = 8
+    scale: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise SettingError(f"a scale of {self.scale}", expected="above 0")
+
+    @property
+    def lists(self) -> Lists:
+        """The answers before they are ranked."""
+        return Lists(self.start, self.size, self.answers, self.seed)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the rankings."""
+        return {**_own(self, but="start"), "lists": self.lists.identity}
+
+    def make(self, folder: Path) -> Generator[Stage, None, Preferences]:
+        """The rankings; their answers are kept in `folder`, their ranks drawn again, the same each time."""
+        lists = yield from self.lists.make(folder)
+        rng = generator(self.seed, "ranks")
+        rows = []
+        for row in lists:
+            uniform = torch.rand(len(row.answers), generator=rng, dtype=torch.float64)
+            seen = self.scale * torch.tensor(row.data["scores"]).double() - (-uniform.log()).log()
+            rows.append(replace(row, labels=tuple(map(float, seen.argsort().argsort().tolist()))))
+        with warnings.catch_warnings():  # the same answer twice is what a policy may say
+            warnings.simplefilter("ignore")
+            return Preferences(rows, provenance=lists.provenance)
+
+
 def misordered(pairs: Preferences) -> float:
     """The share of pairs whose answers differ in gold in which the worse one stands first."""
     gaps = [better - worse for better, worse in (row.data["scores"] for row in pairs)]
@@ -156,12 +199,17 @@ def misordered(pairs: Preferences) -> float:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A reward model that begins as the start and learns from the pairs; the proxy of gold."""
+    """A reward model that begins as the start and learns from its rankings or pairs; the proxy of gold."""
 
-    pairs: Pairs
+    compared: Rankings | Pairs
     settings: RewardModelSettings = field(
         default_factory=lambda: RewardModelSettings(
-            steps=150, batch_size=32, learning_rate=5e-4, warmup_steps=10, answer_limit=ANSWER_LIMIT
+            steps=300,
+            batch_size=8,
+            learning_rate=1e-3,
+            warmup_steps=10,
+            language_weight=0.1,
+            answer_limit=ANSWER_LIMIT,
         )
     )
     seed: int = 0
@@ -169,7 +217,7 @@ class Proxy:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the reward model."""
-        return {"pairs": self.pairs.identity, "settings": asdict(self.settings), "seed": self.seed}
+        return {"compared": self.compared.identity, "settings": asdict(self.settings), "seed": self.seed}
 
     @property
     def name(self) -> str:
@@ -184,10 +232,10 @@ class Proxy:
         """The reward model, trained and kept in `folder` where it is not there yet."""
         path = self.path(folder)
         if not (path.with_suffix(".json")).is_file():
-            pairs = yield from self.pairs.make(folder)
-            policy = yield from self.pairs.start.make(folder)
+            compared = yield from self.compared.make(folder)
+            policy = yield from self.compared.start.make(folder)
             model = RewardModel(policy)
-            for now in reward_model_run(model, pairs, settings=self.settings, seed=self.seed):
+            for now in reward_model_run(model, compared, settings=self.settings, seed=self.seed):
                 yield Stage("reward model", now.step, now.total, now.metrics["loss"])
             model.eval()
             model.save_pretrained(path)
