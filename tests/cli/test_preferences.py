@@ -140,11 +140,6 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_policy(model, tmp_path, monk
     assert weights.read_bytes() == whole
 
 
-def test_compare_says_that_it_does_not_take_them(capsys):
-    assert run("compare", "dpo", "ipo", "--data", "pairs.jsonl") == 1
-    assert "learn from preferences, as 'dpo' does" in capsys.readouterr().err
-
-
 def test_a_run_that_begins_with_preferred_answers_takes_pairs_in_their_usual_forms(
     model, tmp_path, monkeypatch, capsys
 ):
@@ -168,3 +163,44 @@ def test_a_run_that_begins_with_preferred_answers_takes_pairs_in_their_usual_for
     capsys.readouterr()
     assert run(*words, "--data", pairs_file(tmp_path), "--reference", "good", "--out", "other") != 0
     assert "no reference answer" in capsys.readouterr().err
+
+
+def test_systems_are_compared_on_your_own_pairs(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLICYSMITH_CACHE", str(tmp_path / "cache"))
+    words = (
+        "--model",
+        model,
+        "--data",
+        pairs_file(tmp_path),
+        "--preset",
+        "tiny",
+        "--seeds",
+        "2",
+        "--steps",
+        "40",
+    )
+    given = ("--learning-rate", "0.003", "--out", "page", "--json")
+    assert run("compare", "dpo", "ipo", "lipo", *words, *given) == 0
+    found = json.loads(capsys.readouterr().out)["systems"]
+    assert set(found) == {"dpo", "ipo", "lipo"}
+    assert found["dpo"]["settings"]["steps"] == found["ipo"]["settings"]["steps"] == 40
+    assert min(found["dpo"]["margin"]) > 0, "held-out pairs are ordered as those of training"
+    assert found["dpo"]["minus_first"] is None
+    assert found["ipo"]["minus_first"]
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "pairs the right way round" in page
+    assert "<img" in page
+
+
+def test_compare_says_what_it_cannot_set_side_by_side(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("--model", model, "--data", pairs_file(tmp_path), "--preset", "tiny")
+    for names, said in (
+        (("dpo",), "two systems or more"),
+        (("dpo", "grpo"), "systems that learn from a model and preferences"),
+        (("dpo", "mixed-preference"), "takes pairs, policy, reward"),
+    ):
+        assert run("compare", *names, *words) != 0
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -81,16 +81,21 @@ class EvalPreferences(ComparedAnswers):
 
     def _ratios(self, pairs: Preferences, start: str, settings: Mapping[str, Any]) -> np.ndarray:
         """Log-ratios of the trained policy to the model it began with, [pair, 2]."""
-        limit, system = settings.get("answer_limit") or None, settings.get("system", "")
         said = []
         for name, policy in (("before", open_policy(start)), ("trained", load_policy(self.path))):
             look.note(f"{name}: {len(pairs)} pairs")
-            parts = [
-                reference_log_prob(policy, preference_rows(policy, part, answer_limit=limit, system=system))
-                for part in (pairs[i : i + 64] for i in range(0, len(pairs), 64))
-            ]
-            said.append(torch.cat(parts).double().numpy())
+            said.append(pair_log_prob(policy, pairs, settings))
         return said[1] - said[0]
+
+
+def pair_log_prob(policy: Any, pairs: Preferences, settings: Mapping[str, Any]) -> np.ndarray:
+    """The log-probabilities of both answers [pair, 2], read as a run with these settings reads them."""
+    limit, system = settings.get("answer_limit") or None, settings.get("system", "")
+    parts = [
+        reference_log_prob(policy, preference_rows(policy, part, answer_limit=limit, system=system))
+        for part in (pairs[i : i + 64] for i in range(0, len(pairs), 64))
+    ]
+    return torch.cat(parts).double().numpy()
 
 
 _INPUTS = tuple(one.name for one in fields(ComparedAnswers))

@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import subcommand
 
 import policysmith
-from policysmith.common.errors import CapabilityError, PolicysmithError
+from policysmith.common.errors import PolicysmithError
 
 VERBS: dict[str, str] = {
     "list": "the systems of the catalogue",
@@ -109,9 +109,10 @@ def _eval(words: list[str]) -> int | None:
 
 
 def _compare(words: list[str]) -> int | None:
-    """`compare` by success, by return, or of language systems: the first name says which."""
-    from policysmith.cli import comparing, comparing_answers, comparing_returns
+    """`compare` by success, return, answers or held-out pairs: the first name says which."""
+    from policysmith.cli import comparing, comparing_answers, comparing_pairs, comparing_returns
     from policysmith.cli.language import LanguageInputs
+    from policysmith.cli.preferences import PreferenceInputs
     from policysmith.cli.runs import training_inputs
     from policysmith.common.catalogue import find_system
 
@@ -119,14 +120,11 @@ def _compare(words: list[str]) -> int | None:
     options: Any = comparing.Compare
     if name:
         system = find_system(name)
-        if system.gives == ("policy",) and {"pairs", "rankings"} & set(system.takes):
-            raise CapabilityError(
-                f"`compare` does not take systems that learn from preferences, as '{name}' does",
-                cure="`run` each of them, and `eval --json` their runs on the same held-out pairs",
-            )
         language = training_inputs(system) is LanguageInputs
         by_return = comparing_returns.returns_comparison(system)
         options = comparing_answers.CompareAnswers if language else by_return or options
+        if issubclass(training_inputs(system), PreferenceInputs):
+            options = comparing_pairs.ComparePairs
     return tyro.cli(options, args=words, prog="policysmith compare").run()
 
 

@@ -152,8 +152,8 @@ class Pairs:
 class Rankings:
     """Lists of a start's answers, ranked by a noisy labeller: a label is the place from below, from 0 on.
 
-    The labeller adds noise of Gumbel's distribution to `scale` times gold and sorts, so that it prefers one of
-    any two answers with the probability of `Pairs` (Plackett and Luce). `data["scores"]` are gold.
+    The labeller adds noise of Gumbel's distribution to `scale` times gold and sorts, so that it prefers one
+    of any two answers with the probability of `Pairs` (Plackett and Luce). `data["scores"]` are gold.
     """
 
     start: WarmStart
