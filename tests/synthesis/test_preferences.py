@@ -260,7 +260,10 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 def test_rewards_are_counted_in_parts():
-    assert histogram([0, 0.1, 0.5, 1.0]) == "0 to 0.2: 2, 0.2 to 0.4: 0, 0.4 to 0.6: 1, 0.6 to 0.8: 0, 0.8 to 1: 1"
+    assert (
+        histogram([0, 0.1, 0.5, 1.0])
+        == "0 to 0.2: 2, 0.2 to 0.4: 0, 0.4 to 0.6: 1, 0.6 to 0.8: 0, 0.8 to 1: 1"
+    )
 
 
 # ---- files -------------------------------------------------------------------------------------------
@@ -269,7 +272,9 @@ def test_rewards_are_counted_in_parts():
 def drawn(prompts, instruction, rng):
     """A target whose candidates are drawn, better behind an instruction."""
     offset = 2 * len(instruction)
-    return [[str(value + offset) for value in torch.randint(7, (4,), generator=rng).tolist()] for _ in prompts]
+    return [
+        [str(value + offset) for value in torch.randint(7, (4,), generator=rng).tolist()] for _ in prompts
+    ]
 
 
 def test_a_game_that_was_saved_goes_on_to_the_same_pairs(tmp_path):

@@ -83,5 +83,7 @@ def test_what_raises_or_hangs_has_no_knowledge_and_the_rest_is_said():
 
 def test_a_tool_sees_the_candidates_and_cannot_change_them():
     seen = ["one", "two"]
-    assert ask({"count": lambda prompt, given: str(len(given)) + str(given.clear() or "")}, Prompt("?"), seen)[0]
+    assert ask(
+        {"count": lambda prompt, given: str(len(given)) + str(given.clear() or "")}, Prompt("?"), seen
+    )[0]
     assert seen == ["one", "two"]

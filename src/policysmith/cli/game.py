@@ -41,7 +41,9 @@ class GameInputs(PromptInputs):
     def arguments(self) -> tuple[Any, ...]:
         """Model, prompts and players."""
         if not self.model:
-            raise SettingError("which model writes?", cure="give --model FOLDER or NAME, such as smollm2-135m")
+            raise SettingError(
+                "which model writes?", cure="give --model FOLDER or NAME, such as smollm2-135m"
+            )
         if not self.judge:
             raise SettingError("who judges?", cure="give --judge package.module:function, or a model")
         return open_policy(self.model), self.prompts(), self.players()

@@ -26,7 +26,9 @@ from policysmith.synthesis.players import Assess, Knowledge, Propose
 from policysmith.synthesis.tools import words
 
 RUBRIC = "Rate the answer to the question from 0 (wrong or useless) to 10 (right and well put)."
-TEMPLATE = "{rubric}\n\nQuestion: {question}\n{knowledge}Answer: {answer}\n\nFirst the score, then why.\nScore:"
+TEMPLATE = (
+    "{rubric}\n\nQuestion: {question}\n{knowledge}Answer: {answer}\n\nFirst the score, then why.\nScore:"
+)
 
 _SCORE = re.compile(r"(?<![\w.])(?:10|\d)(?:\.\d+)?(?![\w]|\.\d)")
 
@@ -117,9 +119,7 @@ class Writing:
         self.finished_only, self.last = finished_only, None
         self._engine = LocalEngine(policy)
 
-    def __call__(
-        self, prompts: Sequence[Prompt], instruction: Any, rng: torch.Generator
-    ) -> list[list[str]]:
+    def __call__(self, prompts: Sequence[Prompt], instruction: Any, rng: torch.Generator) -> list[list[str]]:
         """See `Propose`."""
         sampler = sampled(
             self.policy, self._engine, self.sampling, copies=self.copies, system=str(instruction)

@@ -207,7 +207,9 @@ class PreferenceGame:
         written = self.propose(prompts, instructions.target, rng["candidates"])
         outcomes = []
         for prompt, texts in zip(prompts, written, strict=True):
-            outcome = self._judged(prompt, self._candidates(prompt, texts), instructions, rng["order"], counted)
+            outcome = self._judged(
+                prompt, self._candidates(prompt, texts), instructions, rng["order"], counted
+            )
             if counted and outcome.why:
                 self.counts[outcome.why] += 1
             outcomes.append(outcome)
@@ -242,7 +244,9 @@ class PreferenceGame:
         values = torch.tensor([scores[place] for place in places], dtype=torch.float64)
         if labelled:
             worst = places[int(values.argmin())]
-            judged = [self._with_label(prompt, candidates[worst], float(values.min()), reasons[worst], knowledge)]
+            judged = [
+                self._with_label(prompt, candidates[worst], float(values.min()), reasons[worst], knowledge)
+            ]
         else:
             judged = [
                 JudgedPair(

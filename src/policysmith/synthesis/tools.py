@@ -109,7 +109,9 @@ def facts_from_file(path: str, *, key: str = "key", value: str = "value") -> Too
     rows = list(dataset_rows(path))
     if not rows or key not in rows[0] or value not in rows[0]:
         raise FileError(
-            "the file is no table of facts", where=path, expected=f"rows with the columns '{key}' and '{value}'"
+            "the file is no table of facts",
+            where=path,
+            expected=f"rows with the columns '{key}' and '{value}'",
         )
     return lookup({str(row[key]): row[value] for row in rows})
 

@@ -210,9 +210,7 @@ def playing(game: PreferenceGame, target: Writing, config: Config) -> Sampler:
 
 def writing(policy: LanguagePolicy, config: Config) -> Writing:
     """The policy as the target of the game."""
-    return Writing(
-        policy, config.sampling, copies=config.group_size, finished_only=config.finished_only
-    )
+    return Writing(policy, config.sampling, copies=config.group_size, finished_only=config.finished_only)
 
 
 def game_of(
