@@ -59,7 +59,7 @@ def test_run_writes_pairs_that_a_preference_system_learns_from(place, capsys):
     assert set(rows[0]["tools"]) == {"calculator", "my_players:tool", "facts"}
     assert {row["tools"]["facts"] for row in rows} <= {"", "4"}
     assert all(int(row["tools"]["calculator"]) == int(row["prompt"][:-3]) + 1 for row in rows)
-    model, pairs = PreferenceInputs(data="made/pairs.jsonl", model="model").arguments()
+    _, pairs = PreferenceInputs(data="made/pairs.jsonl", model="model").arguments()
     assert len(pairs) == len(rows)
     learn = ["run", "robust-dpo", "--model", "model", "--data", "made/pairs.jsonl", "--preset", "tiny"]
     assert main([*learn, "--out", "learnt"]) in (0, None)

@@ -7,8 +7,8 @@ pytest.importorskip("transformers")
 
 from policysmith.common.errors import SettingError
 from policysmith.experience.prompts import Prompt
-from policysmith.policies.language.small import small_decoder
 from policysmith.policies.language.sampling import Sampling
+from policysmith.policies.language.small import small_decoder
 from policysmith.synthesis.feedback import alternatives, rewritten_by
 from policysmith.synthesis.judging import LanguageJudge, Writing, own_likelihood, read_score
 from policysmith.synthesis.players import Instructions
@@ -35,7 +35,7 @@ def test_the_judge_is_asked_about_each_candidate_with_rubric_and_knowledge(polic
     asked = {}
 
     class Said:
-        texts = ["Score 9", "no idea"]
+        texts = ("Score 9", "no idea")
 
     def sampler(groups, *, rng):
         asked.update(groups)
@@ -43,7 +43,7 @@ def test_the_judge_is_asked_about_each_candidate_with_rubric_and_knowledge(polic
 
     monkeypatch.setattr(judge, "_sampler", sampler)
     found = judge(ASKED, ["5", "{rubric}"], {"calculator": "5", "web": ""}, "Be strict.")
-    assert found == ([9.0, None], ["Score 9", "no idea"])
+    assert found == ([9.0, None], ("Score 9", "no idea"))
     assert asked[0].text.startswith("Be strict.\n\nQuestion: What is 2+3?\nKnown (calculator): 5\nAnswer: 5")
     assert "web" not in asked[0].text
     assert "Answer: {rubric}" in asked[1].text, "what is filled in is not a place"
@@ -52,7 +52,7 @@ def test_the_judge_is_asked_about_each_candidate_with_rubric_and_knowledge(polic
 def test_a_real_judge_says_the_same_twice(policy):
     judge = LanguageJudge(policy, template="{question}{answer}", sampling=Sampling(limit=4, temperature=0))
     assert judge(ASKED, ["5", "6"], {}, "") == judge(ASKED, ["5", "6"], {}, "")
-    with pytest.raises(SettingError, match="lacks {answer}"):
+    with pytest.raises(SettingError, match=r"lacks \{answer\}"):
         LanguageJudge(policy, template="{question}")
 
 
@@ -85,7 +85,7 @@ def test_instructions_are_rewritten_by_a_model_and_stay_where_it_says_nothing(po
     asked = {}
 
     class Said:
-        texts = ["  Think first. ", " "]
+        texts = ("  Think first. ", " ")
 
     def sampler(groups, *, rng):
         asked.update(groups)

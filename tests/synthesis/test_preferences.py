@@ -1,4 +1,4 @@
-"""The game by hand: which pair is kept, what feedback changes, what is refused, and going on in the middle."""
+"""The game by hand: which pair is kept, what feedback changes, what is refused, and how it goes on."""
 
 import json
 from dataclasses import replace
@@ -306,8 +306,10 @@ def test_pairs_are_saved_with_where_they_are_from_and_read_by_whoever_learns(tmp
     pairs = Preferences(one.pairs)
     pairs.save(tmp_path / "pairs.jsonl")
     row = json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])
-    assert {"prompt", "chosen", "rejected", "candidates", "candidate_scores", "tools", "reasons", "instructions",
-            "reward", "critique"} <= set(row)  # fmt: skip
+    told = (
+        "candidates candidate_scores candidate_reasons tools reasons instructions reward critique revisions"
+    )
+    assert {"prompt", "chosen", "rejected", *told.split()} <= set(row)
     again = preferences_from_dataset(str(tmp_path / "pairs.jsonl"))
     assert again.fingerprint == pairs.fingerprint
     assert again[0].data["scores"] == pairs[0].data["scores"]

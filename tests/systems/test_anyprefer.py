@@ -134,8 +134,8 @@ def test_a_target_that_judges_itself_is_warned_of():
 def test_no_pair_at_all_is_an_error_that_says_why():
     with pytest.raises(DataError, match=r"tied: 12"):
         result_of(anyprefer.generate(tiny(), PROMPTS, Players(lambda *a: [1] * len(a[1])), config=CONFIG))
+    config = replace(CONFIG, temperature=1e-4)
     with pytest.raises(DataError, match="raise the temperature"):
-        config = replace(CONFIG, temperature=1e-4)
         result_of(anyprefer.generate(tiny(), PROMPTS, players(), config=config))
     with pytest.raises(SettingError):
         replace(CONFIG, beta=-1)

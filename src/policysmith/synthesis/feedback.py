@@ -27,6 +27,7 @@ REWRITE = (
     "An instruction for a {role} is to be improved.\nInstruction: {instruction}\n"
     "What was wrong with its results:\n{critiques}\nThe improved instruction, and nothing else:\n"
 )
+WRITING = Sampling(limit=96, temperature=0.7)
 ROLES = {"target": "writer of answers", "judge": "judge of answers"}
 
 
@@ -57,7 +58,7 @@ def rewritten_by(
     policy: LanguagePolicy,
     *,
     template: str = REWRITE,
-    sampling: Sampling = Sampling(limit=96, temperature=0.7),
+    sampling: Sampling = WRITING,
     critiques_told: int = 4,
 ) -> Revise:
     """Both instructions as a language model writes them anew, told what was wrong; one it leaves empty stays.

@@ -22,13 +22,15 @@ from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
 from policysmith.policies.language.sampling import Sampling
-from policysmith.synthesis.players import Assess, Knowledge, Propose
+from policysmith.synthesis.players import Assess, Knowledge
 from policysmith.synthesis.tools import words
 
 RUBRIC = "Rate the answer to the question from 0 (wrong or useless) to 10 (right and well put)."
 TEMPLATE = (
     "{rubric}\n\nQuestion: {question}\n{knowledge}Answer: {answer}\n\nFirst the score, then why.\nScore:"
 )
+
+LIKELIEST = Sampling(limit=48, temperature=0.0)
 
 _SCORE = re.compile(r"(?<![\w.])(?:10|\d)(?:\.\d+)?(?![\w]|\.\d)")
 
@@ -49,7 +51,7 @@ class LanguageJudge:
         policy: LanguagePolicy,
         *,
         template: str = TEMPLATE,
-        sampling: Sampling = Sampling(limit=48, temperature=0.0),
+        sampling: Sampling = LIKELIEST,
         seed: int = 0,
     ) -> None:
         if lacking := [name for name in ("{question}", "{answer}") if name not in template]:

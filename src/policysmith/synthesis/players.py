@@ -1,9 +1,9 @@
-"""Who plays for preference pairs: a target that writes, tools that know, a judge, a reward of pairs, feedback.
+"""Who plays for preference pairs: a target that writes, tools, a judge, a reward of pairs, feedback.
 
     propose(prompts, instruction, rng)             the target's answers to each prompt
     tool(prompt, candidates)                       what is known about them: text, a mapping, or None
     judge(prompt, candidates, knowledge, rubric)   a score for each candidate, or (scores, reasons)
-    reward(pair)                                   how good a pair is, from 0 to 1, and what is to be said of it
+    reward(pair)                                   how good a pair is, from 0 to 1, and a critique
     revise(instructions, critiques, rng)           other instructions for target and judge
 
 All are functions. `synthesis.preferences` plays the game; `synthesis.tools`, `synthesis.judging` and
@@ -59,7 +59,7 @@ class Instructions:
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """Two answers to a prompt, the better one first, with what the judge gave and said, and what was known."""
+    """Two answers to a prompt, the better one first, what the judge gave and said, and what was known."""
 
     prompt: Prompt
     answers: tuple[str, str]
@@ -82,7 +82,7 @@ Choose = Callable[[Prompt, Sequence[str]], Sequence[str]]
 class Players:
     """All but the target.
 
-    - `judge`, with its first `rubric`; `tools` by name, asked about every prompt, or those that `choose` says.
+    - `judge`, with its first `rubric`; `tools` by name, all of them asked, or those that `choose` says.
     - `reward`: of pairs; by default `by_scores`, told `verify` where there is one.
     - `verify`: whether an answer is right. It knows the truth, and the records say that it was there.
     - `revise`: proposes other instructions; None for no feedback.

@@ -60,7 +60,7 @@ class GameSettings(LanguageSettings):
     - `threshold`: pairs with a reward of so much are kept. `max_feedback`: revisions proposed for a prompt.
     - `margin`, `scale`, `floor`: of the plain reward of a pair (`players.by_scores`), in points of 0 to 10.
     - `pair`: the best over the worst, or `all_margin`: every two that are `margin` points apart.
-    - `orders`: the judge sees candidates in a random order (1), or also in its reverse and the mean counts (2).
+    - `orders`: 1: the judge sees candidates in a random order; 2: also in its reverse, and the mean counts.
     - `probe`: so many prompts decide whether a revision is kept.
     - `at_a_time`: prompts that are played together, and share their revisions.
     - `reset_prompts`: each prompt (those that are played together) starts from the first instructions.
@@ -106,7 +106,7 @@ class GameSettings(LanguageSettings):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What playing a prompt once came to: pairs with their rewards and critiques, none where `why` says so."""
+    """What playing a prompt once came to: pairs with rewards and critiques, none where `why` says so."""
 
     prompt: Prompt
     candidates: list[str]

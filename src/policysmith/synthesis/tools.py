@@ -70,7 +70,7 @@ def calculator() -> Tool:
 
 
 def evaluated(expression: str) -> str | None:
-    """The value of an arithmetic expression as text, whole numbers without a point; None where it has none."""
+    """The value of an arithmetic expression as text, whole numbers without a point; None without one."""
     if len(expression) > _LONGEST:
         return None
     try:
