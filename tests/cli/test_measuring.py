@@ -29,8 +29,8 @@ def entry(subject, *, config):
 class Three:
     name = "three"
 
-    def load(self):
-        return 3
+    def arguments(self):
+        return (3,)
 
 
 def system(takes):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from policysmith.cli import look
+from policysmith.cli.game import GameInputs
 from policysmith.cli.inputs import Inputs, run_name
 from policysmith.cli.pages import findings_page
 from policysmith.common.catalogue import ENTRY, System
@@ -18,6 +19,19 @@ from policysmith.common.saving import save_json
 from policysmith.evaluation.findings import Findings, shown
 from policysmith.experience.transitions import SUFFIX, save_transitions
 from policysmith.policies.protocol import load_policy
+
+
+class Bringing(Protocol):
+    """Words of the command line as what a system's entry is called with."""
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the entry is called with."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the results are named after."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,10 @@ class PolicyInput:
         if not self.policy:
             raise SettingError("which policy?", cure="give --policy FOLDER (a run or a saved policy)")
         return load_policy(self.policy)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What a system's entry is called with."""
+        return (self.load(),)
 
     @property
     def name(self) -> str:
@@ -49,7 +67,7 @@ class EpisodesInput(Inputs):
         return Path(self.data).resolve().name if self.data else self.env
 
 
-INPUTS: dict[str, type[PolicyInput | EpisodesInput]] = {
+INPUTS: dict[str, type[Bringing]] = {
     "policy": PolicyInput,
     "episodes": EpisodesInput,
     "transitions": EpisodesInput,
@@ -58,6 +76,9 @@ INPUTS: dict[str, type[PolicyInput | EpisodesInput]] = {
 
 TRANSITIONS = f"transitions{SUFFIX}"
 """File of the transitions that a system made."""
+
+PAIRS = "pairs.jsonl"
+"""File of the preferences that a system made."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +91,10 @@ class Writing:
     """print JSON and nothing else"""
 
 
-def inputs_of(system: System) -> type[PolicyInput | EpisodesInput]:
+def inputs_of(system: System) -> type[Bringing]:
     """The inputs that `system` takes; `CapabilityError` where the command line cannot bring them."""
+    if {"prompts", "policy", "model"} == set(system.takes):
+        return GameInputs
     known = [INPUTS[kind] for kind in system.takes if kind in INPUTS]
     if len(known) != 1:
         raise CapabilityError(
@@ -83,11 +106,11 @@ def inputs_of(system: System) -> type[PolicyInput | EpisodesInput]:
 
 def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: Any, writing: Writing) -> None:
     """Call the system's entry, print what it found, and write findings, their page and what was made."""
-    subject = inputs.load()
+    subject = inputs.arguments()
     folder = Path(writing.out or f"runs/{run_name(system.name, inputs.name)}")
     if folder.exists() and any(folder.iterdir()):
         raise FileError("the folder already holds files", where=str(folder), cure="choose another (--out)")
-    found: Findings = look.watch(entry(subject, config=settings))
+    found: Findings = look.watch(entry(*subject, config=settings))
     record = {
         "system": system.name,
         "settings": config_to_json(settings),
@@ -98,6 +121,8 @@ def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: An
     save_json(folder / "findings.json", record)
     if found.transitions is not None:
         save_transitions(found.transitions, folder / TRANSITIONS)
+    if found.pairs is not None:
+        found.pairs.save(folder / PAIRS)
     page = findings_page(folder / "report.html", found, facts={k: record[k] for k in ("inputs", "settings")})
     if writing.json:
         look.print_json(record)
@@ -111,3 +136,5 @@ def measure(system: System, entry: Callable[..., Any], settings: Any, inputs: An
     look.results.print(f"\nfindings: {folder / 'findings.json'}\npage: {page}", soft_wrap=True)
     if found.transitions is not None:
         look.results.print(f"transitions, for --data: {folder / TRANSITIONS}", soft_wrap=True)
+    if found.pairs is not None:
+        look.results.print(f"pairs, for --data: {folder / PAIRS}", soft_wrap=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,8 @@ from policysmith.policies.language.sampling import Sampling
 from policysmith.policies.language.small import small_decoder
 from policysmith.policies.protocol import Policy, load_policy
 from policysmith.rewards.verifiers import Verifier
+from policysmith.synthesis.players import Players
+from policysmith.synthesis.tools import calculator
 from policysmith.training.loop import Progress
 from policysmith.worlds import registry
 from policysmith.worlds.point import PointExpert
@@ -144,6 +146,8 @@ def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
         "policy", "prompts", "verifier", "reward", "answers", "images",
     }:  # fmt: skip
         return language_inputs(folder)
+    if set(takes) == {"policy", "prompts", "model"}:
+        return game_inputs(folder)
     raise AssertionError(f"no standard inputs for a system that takes {', '.join(takes)}")
 
 
@@ -162,6 +166,16 @@ def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
         for a, b in sums
     )
     return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)
+
+
+def game_inputs(folder: Path) -> tuple[Path, Prompts, Players]:
+    """A tiny model, sums, and a judge with a calculator that prefers early letters."""
+    model, prompts, _ = language_inputs(folder)
+
+    def judge(prompt: Any, candidates: Sequence[str], knowledge: Any, rubric: Any) -> list[float]:
+        return [10 - sum(map(ord, text)) / len(text) / 13 for text in candidates]
+
+    return model, prompts, Players(judge, tools={"calculator": calculator()})
 
 
 def preference_inputs(folder: Path, *, lists: bool = False) -> tuple[Path, Preferences]:

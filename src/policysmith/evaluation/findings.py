@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from policysmith.common.errors import DataError, ShapeError
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.preferences import Preferences
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Findings:
     - `data`: everything as plain data (what JSON can hold, finite numbers or None), for programs.
     - `transitions`: what a generator made, where it makes those, as episodes of one step each; the command
       line writes them beside the findings.
+    - `pairs`: preferences that a generator made, which are written beside the findings too.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Findings:
     notices: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     transitions: Episodes | None = None
+    pairs: Preferences | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data: title, summary, notices and `data`; `DataError` for a number that is not finite."""
