@@ -13,7 +13,7 @@ from policysmith.claims import copg, lipo, robust_dpo
 from policysmith.claims import dpo as league
 from policysmith.claims.common import graded_reviews
 from policysmith.claims.common.language import Arm, ArmResult, Measured
-from policysmith.claims.common.review_learning import GOLD, HELD_OUT, KL, review_arm
+from policysmith.claims.common.review_learning import GOLD, HELD_OUT, KL, VALIDATION, review_arm
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt
 
@@ -79,21 +79,27 @@ def test_each_loss_of_graded_reviews_is_judged_at_its_best_weight_on_other_recor
     found = results(gold)
     for result in found.values():
         for one in result.measured:
-            one[graded_reviews.VALIDATION] = {100: Measured(-one[HELD_OUT][100].score, {})}
-    assert graded_reviews.best(found, "IPO") == graded_reviews.called("IPO", min(graded_reviews.BETAS))
+            one[VALIDATION] = {100: Measured(-one[HELD_OUT][100].score, {})}
+    assert graded_reviews.best_of(found, "IPO") == graded_reviews.called("IPO", min(graded_reviews.BETAS))
     found[graded_reviews.called("CoPG", 0.03)] = results({"x": 0.9})["x"]
     found[graded_reviews.called("CoPG", 0.03)].measured = [
-        {**one, graded_reviews.VALIDATION: {100: Measured(one[HELD_OUT][100].score, {})}}
+        {**one, VALIDATION: {100: Measured(one[HELD_OUT][100].score, {})}}
         for one in found[graded_reviews.called("CoPG", 0.03)].measured
     ]
     assert {one.verdict for one in copg.of_reviews(found)} == {"holds"}
 
 
 def test_lists_are_held_to_what_the_paper_says_of_them():
-    gold = dict.fromkeys(lipo.KINDS, 0.3) | {"softmax": 0.1}
-    from policysmith.claims.lipo import comparisons
-
-    verdicts = {one.name: one.verdict for one in comparisons(results(gold))}
+    gold = {
+        lipo.called(kind, rate): 0.1 if kind == "softmax" else 0.3
+        for kind in lipo.KINDS
+        for rate in lipo.LEARNING_RATES
+    }
+    found = results(gold)
+    for result in found.values():
+        for one in result.measured:
+            one[VALIDATION] = one[HELD_OUT]
+    verdicts = {one.name: one.verdict for one in lipo.comparisons(found)}
     assert verdicts["pair-logistic above softmax"] == "holds"
     assert verdicts["lambda above pair-logistic"] != "holds"
 

@@ -187,10 +187,10 @@ def of_reviews(results: dict[str, ArmResult]) -> list[claim.Comparison]:
     """CoPG against IPO and DPO, each at its best weight of the divergence."""
     if not results:
         return []
-    ours, metric = graded_reviews.best(results, COPG), f"{HELD_OUT}: {GOLD}"
+    ours, metric = graded_reviews.best_of(results, COPG), f"{HELD_OUT}: {GOLD}"
     parts = []
     for other in (IPO, DPO):
-        theirs = graded_reviews.best(results, other)
+        theirs = graded_reviews.best_of(results, other)
         gap = difference(results[ours], results[theirs], HELD_OUT)
         what = f"better reviews than {other}"
         parts.append(claim.Comparison(what, ours, theirs, metric, gap, 0.0, "higher"))

@@ -15,16 +15,15 @@ from typing import Any
 from policysmith.claims.common.language import Arm, ArmResult
 from policysmith.claims.common.review_learning import (
     Begun,
+    best,
     by_seed,
-    held_out,
     labelled,
     measuring,
+    with_validation,
 )
-from policysmith.claims.common.reviews import prompts
 from policysmith.common.stages import Stage
 from policysmith.systems import copg, dpo, ipo
 
-VALIDATION = "validation"
 SEEDS = 3
 PAIRS, ORDERED = 3000, 1e3
 BETAS = (0.03, 0.1, 0.3)
@@ -53,19 +52,18 @@ def learnt(
         ]
 
     first = yield from labelled(start, folder, size=PAIRS, rate=0, seed=seeds[0], scale=ORDERED)
-    tests = {**held_out(evaluate), VALIDATION: prompts(evaluate // 2, 3, held_out=True)}
     return (
         yield from by_seed(
             arms,
             start=start.on(first),
             seeds=seeds,
-            tests=tests,
+            tests=with_validation(evaluate),
             measuring=measuring(start),
             folder=folder,
         )
     )
 
 
-def best(results: dict[str, ArmResult], loss: str) -> str:
+def best_of(results: dict[str, ArmResult], loss: str) -> str:
     """The arm of a loss whose weight does best on the validation records, over all seeds."""
-    return max((called(loss, beta) for beta in BETAS), key=lambda arm: results[arm].scores(VALIDATION).mean())
+    return best(results, [called(loss, beta) for beta in BETAS])

@@ -23,7 +23,7 @@ from policysmith.experience.preferences import Preferences
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
 
-HELD_OUT = "held out"
+HELD_OUT, VALIDATION = "held out", "validation"
 GOLD, KL, TOKENS = "gold", "KL to the start", "answer tokens"
 
 
@@ -66,6 +66,16 @@ def measuring(
 def held_out(count: int) -> dict[str, Prompts]:
     """Prompts that are asked in no training."""
     return {HELD_OUT: prompts(count, 2, held_out=True)}
+
+
+def with_validation(count: int) -> dict[str, Prompts]:
+    """Prompts to measure by, and half as many others to choose settings by; none is asked in training."""
+    return {**held_out(count), VALIDATION: prompts(count // 2, 3, held_out=True)}
+
+
+def best(results: Mapping[str, ArmResult], labels: Sequence[str]) -> str:
+    """Of the arms of one method with several settings, the one with most gold on the validation prompts."""
+    return max(labels, key=lambda label: results[label].scores(VALIDATION).mean())
 
 
 def labelled(
