@@ -106,7 +106,7 @@ def test_true_labels_make_true_pairs_which_are_kept_and_found_again(tmp_path, mo
         monkeypatch.setattr(tooled, name, lambda recipe=recipe: recipe)
     monkeypatch.setattr(tooled, "MARKED", 60)
     monkeypatch.setattr(experiment, "PROMPTS", 256)
-    settings = replace(experiment.GAME, prompts=256, at_a_time=64, finished_only=False, floor=0, margin=0)
+    settings = replace(experiment.GAME, prompts=256, at_a_time=64, finished_only=False, floor=0, margin=0, probe=2)
     monkeypatch.setattr(experiment, "GAME", settings)
     policy = result_of(tooled.start().make(tmp_path))
     judge = result_of(tooled.judge(tmp_path))
