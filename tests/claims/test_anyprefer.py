@@ -94,7 +94,7 @@ def test_pairs_are_counted_by_the_truth():
         Preference(Prompt("1+1="), answers)
         for answers in [("#2", "#3"), ("#3", "#2"), ("#3", "#4"), ("1+1=2;#2", "#2")]
     )
-    found = experiment.numbers(pairs, {"kept": 0.5, "tool_calls": 8, "revised": 1}, {"1+1=": "2"})
+    found = experiment.numbers(pairs, {"kept": 0.5, "pairs": 4, "tool_calls": 8, "revised": 1}, {"1+1=": "2"})
     assert found[experiment.TRUE] == 0.25
     assert found[experiment.TURNED] == 0.25
     assert found[experiment.CALLS] == 2
