@@ -12,13 +12,15 @@ pytest.importorskip("datasets")
 
 from policysmith.claims import anyprefer as experiment
 from policysmith.claims.common import tooled
-from policysmith.claims.common.tooled import FACTS, GUESS, PLAIN, RUBRIC, STEPS, SUMS, right
+from policysmith.claims.common.tooled import FACTS, FEATURES, GUESS, PLAIN, STEPS, SUMS, right
 from policysmith.common.stages import result_of
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt
 from policysmith.policies.language.small import small_decoder
 from policysmith.synthesis.players import Instructions
 from policysmith.training.learners.supervised import SupervisedSettings
+
+ONES = dict.fromkeys(FEATURES, 1.0)
 
 
 @pytest.mark.parametrize("task", [SUMS, FACTS])
@@ -68,21 +70,21 @@ def weighing(looks):
 def test_the_judge_weighs_what_is_known_by_hand():
     judge = weighing({"3+4=7;#7": 0.4, "#8": 0.9, "8": 0.5})
     known = {"calculator": "7", "facts": ""}
-    points = judge(Prompt("3+4="), ["3+4=7;#7", "#8", "8"], known, RUBRIC)
+    points = judge(Prompt("3+4="), ["3+4=7;#7", "#8", "8"], known, ONES)
     assert points[0] == pytest.approx(10 * (0.4 + 1 + 8 / 24 + 1) / 4)
     assert points[1] == pytest.approx(10 * (0.9 + 1 + 2 / 24 + 0) / 4)
     assert points[2] == pytest.approx(10 * (0.5 + 0 + 1 / 24 + 0) / 4)
-    without = judge(Prompt("3+4="), ["3+4=7;#7", "#8"], {}, {**RUBRIC, "length": 0.0})
+    without = judge(Prompt("3+4="), ["3+4=7;#7", "#8"], {}, {**ONES, "length": 0.0})
     assert without == pytest.approx([7.0, 9.5])
 
 
 def test_an_edit_is_one_letter_or_one_weight():
-    now = Instructions(PLAIN, {**RUBRIC, "length": 0.0})
+    now = Instructions(PLAIN, {**ONES, "length": 0.0})
     near = [one for one in experiment.neighbours(now) if one != now]
     assert len(near) == 3 + 9, "a weight does not fall below 0"
     assert {one.target for one in near if one.judge == now.judge} == {STEPS, GUESS, "h>"}
     changed = [
-        sum(one.judge[name] != now.judge[name] for name in RUBRIC) for one in near if one.target == PLAIN
+        sum(one.judge[name] != now.judge[name] for name in ONES) for one in near if one.target == PLAIN
     ]
     assert changed == [1] * 9
 
@@ -92,7 +94,7 @@ def test_pairs_are_counted_by_the_truth():
         Preference(Prompt("1+1="), answers)
         for answers in [("#2", "#3"), ("#3", "#2"), ("#3", "#4"), ("1+1=2;#2", "#2")]
     )
-    found = experiment.numbers(pairs, {"kept": 0.5, "tool_calls": 8, "revised": 1}, {"1+1=": "2"})
+    found = experiment.numbers(pairs, {"kept": 0.5, "pairs": 4, "tool_calls": 8, "revised": 1}, {"1+1=": "2"})
     assert found[experiment.TRUE] == 0.25
     assert found[experiment.TURNED] == 0.25
     assert found[experiment.CALLS] == 2
@@ -106,7 +108,9 @@ def test_true_labels_make_true_pairs_which_are_kept_and_found_again(tmp_path, mo
         monkeypatch.setattr(tooled, name, lambda recipe=recipe: recipe)
     monkeypatch.setattr(tooled, "MARKED", 60)
     monkeypatch.setattr(experiment, "PROMPTS", 256)
-    settings = replace(experiment.GAME, prompts=256, at_a_time=64, finished_only=False, floor=0, margin=0)
+    settings = replace(
+        experiment.GAME, prompts=256, at_a_time=64, finished_only=False, floor=0, margin=0, probe=2
+    )
     monkeypatch.setattr(experiment, "GAME", settings)
     policy = result_of(tooled.start().make(tmp_path))
     judge = result_of(tooled.judge(tmp_path))

@@ -154,7 +154,7 @@ def numbers(pairs: Preferences, metrics: dict[str, float], truth: dict[str, str]
         TRUE: sum(marks == [1.0, 0.0] for marks in said) / len(said),
         TURNED: sum(marks == [0.0, 1.0] for marks in said) / len(said),
         KEPT: metrics["kept"],
-        CALLS: metrics["tool_calls"] / len(pairs),
+        CALLS: metrics["tool_calls"] / metrics["pairs"],
         REVISED: metrics["revised"],
     }
 

@@ -51,7 +51,11 @@ MARKED = 500
 """Answers that the judge has seen marked."""
 FEATURES = ("looks", "calculator", "facts", "form", "length")
 """What the judge's rubric weighs."""
-RUBRIC = {name: 1.0 for name in FEATURES}
+RUBRIC = {**dict.fromkeys(FEATURES, 1.0), "calculator": 0.25, "facts": 0.25}
+"""The first rubric: looks as weighty as form and length, and a judge that has not learnt to trust its tools.
+
+With all weights at 1 the tools would decide nearly every pair, and feedback would have nothing to mend.
+"""
 
 read = after(MARKER)
 right = exact(read)
