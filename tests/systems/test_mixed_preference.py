@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("transformers")
 
 from policysmith.common.errors import CapabilityError, DataError, SettingError
-from policysmith.evaluation.conformance import check_system, preference_inputs
+from policysmith.evaluation.conformance import check_system
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt
 from policysmith.policies.language.small import small_decoder
@@ -37,12 +37,7 @@ def quiet(**settings):
 
 @pytest.mark.filterwarnings("ignore:the reward model ranks")
 def test_keeps_what_every_system_keeps(tmp_path):
-    model, preferences = preference_inputs(tmp_path)
-
-    def reward(text, prompt):
-        return int(prompt.answer) if text == prompt.answer else 0.0
-
-    check_system("mixed-preference", tmp_path, inputs=(model, preferences, reward))
+    check_system("mixed-preference", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:the reward model ranks")

@@ -35,7 +35,7 @@ from policysmith.experience.collect import record
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.preferences import Preference, Preferences
-from policysmith.experience.prompts import Prompts, from_rows
+from policysmith.experience.prompts import Prompt, Prompts, from_rows
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.sampling import Sampling
 from policysmith.policies.language.small import small_decoder
@@ -141,7 +141,8 @@ def standard_inputs(takes: tuple[str, ...], folder: Path) -> tuple[Any, ...]:
         recorded = record(environment, PointExpert(), episodes=6, seed=0, action_noise=0.1)
         return (Episodes.from_arrays(recorded),)
     if "policy" in takes and {"pairs", "rankings", "scores"} & set(takes):
-        return preference_inputs(folder, lists="rankings" in takes)
+        inputs = preference_inputs(folder, lists="rankings" in takes)
+        return (*inputs, size_of_the_sum) if "reward" in takes else inputs
     if {"policy", "prompts"} < set(takes) <= {
         "policy", "prompts", "verifier", "reward", "answers", "images",
     }:  # fmt: skip
@@ -166,6 +167,11 @@ def language_inputs(folder: Path) -> tuple[Path, Prompts, Verifier]:
         for a, b in sums
     )
     return model, prompts, lambda text, prompt: float(sum(map(ord, text)) % 2 == 0)
+
+
+def size_of_the_sum(text: str, prompt: Prompt) -> float:
+    """A reward of right answers that tells some pairs apart by more than others."""
+    return float(prompt.answer) if text == prompt.answer else 0.0
 
 
 def game_inputs(folder: Path) -> tuple[Path, Prompts, Players]:
