@@ -28,9 +28,9 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from policysmith.common.errors import DataError, SettingError
+from policysmith.common.errors import SettingError
 from policysmith.experience.outcomes import preference_rows
-from policysmith.experience.preferences import Preferences
+from policysmith.experience.preferences import Preferences, check_pairs
 from policysmith.objectives.preferences import check_beta, dpo_loss, split_by_gap
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.rewards.named import reward_named
@@ -198,14 +198,7 @@ def train(
 
 def parts(preferences: Preferences, reward: Reward, config: Config) -> tuple[Preferences, Preferences]:
     """The easy pairs and the difficult ones; all of them both times where they are not to be split."""
-    for number, row in enumerate(preferences):
-        if not row.is_pair:
-            raise DataError(
-                f"{len(row.answers)} answers with labels {list(row.labels)}",
-                where=f"row {number}: prompt {str(row.prompt.text)[:80]!r}",
-                expected="a pair, the better answer first",
-                cure="make pairs of lists: preferences.as_pairs()",
-            )
+    check_pairs(preferences, reader="mixed preference optimisation")
     if not config.split:
         return preferences, preferences
     chosen, rejected = pair_scores(preferences, reward, config).unbind(1)
