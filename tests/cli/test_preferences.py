@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")
 
+from policysmith.cli.comparing_pairs import ComparePairs
 from policysmith.cli.main import main
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt
@@ -186,6 +187,7 @@ def test_systems_are_compared_on_your_own_pairs(model, tmp_path, monkeypatch, ca
     assert set(found) == {"dpo", "ipo", "lipo"}
     assert found["dpo"]["settings"]["steps"] == found["ipo"]["settings"]["steps"] == 40
     assert min(found["dpo"]["margin"]) > 0, "held-out pairs are ordered as those of training"
+    assert float(found["dpo"]["ordered"].split()[0]) > 0.9
     assert found["dpo"]["minus_first"] is None
     assert found["ipo"]["minus_first"]
     page = (tmp_path / "page" / "report.html").read_text()
@@ -204,3 +206,12 @@ def test_compare_says_what_it_cannot_set_side_by_side(model, tmp_path, monkeypat
         assert run("compare", *names, *words) != 0
         assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_held_out_is_about_prompts_that_are_not_trained_on_and_is_never_turned_round(model, tmp_path):
+    words = ComparePairs(model=str(model), data=str(pairs_file(tmp_path)), flip=0.4, flip_seed=1)
+    train, held = words._split()
+    assert not {row.prompt.text for row in train} & {row.prompt.text for row in held}
+    assert len(held) >= 2
+    assert any(row.data.get("flipped") for row in train)
+    assert not any(row.data.get("flipped") for row in held)

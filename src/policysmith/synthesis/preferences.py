@@ -148,6 +148,7 @@ class PreferenceGame:
         self._probe, self._seed = list(probe)[: settings.probe], seed
         self._rng = {name: generator(seed, name) for name in ("candidates", "order", "feedback")}
         self._rewards: list[float] = []
+        self._failure = ""
         self._known: dict[str, float] = {}
         self._reward = players.reward or by_scores(
             margin=settings.margin, scale=settings.scale, floor=settings.floor, verify=players.verify
@@ -394,7 +395,7 @@ class PreferenceGame:
         if counts[TOOLLESS] > FAILED_AT_MOST * prompts:
             raise DataError(
                 f"all tools failed on {counts[TOOLLESS]} of {prompts} prompts",
-                where=getattr(self, "_failure", ""),
+                where=self._failure,
                 expected=f"at most {FAILED_AT_MOST:.0%}",
                 cure="mend the tools, or raise tool_seconds",
             )
