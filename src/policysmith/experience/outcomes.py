@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -107,35 +108,30 @@ def collated(
     row_id: Sequence[int],
 ) -> TensorDict:
     """Tokenised preferences as one batch, padded to its longest."""
-    rows, most = len(tokens), max(len(one.answers) for one in tokens)
-    time = max(one.length for one in tokens)
-    token = torch.full((rows, most, time), policy.tokenizer.pad_token_id)
-    attended, mask = (torch.zeros(rows, most, time, dtype=torch.bool) for _ in range(2))
-    label, present = torch.zeros(rows, most), torch.zeros(rows, most, dtype=torch.bool)
-    for row, one in enumerate(tokens):
-        start = len(one.prompt)
-        for place, answer in enumerate(one.answers):
-            end = start + len(answer)
-            token[row, place, :end] = torch.tensor([*one.prompt, *answer])
-            attended[row, place, :end] = True
-            mask[row, place, start:end] = True
-        count = len(one.answers)
-        label[row, :count] = torch.tensor(preferences[row].labels)
-        present[row, :count] = True
+    most = max(len(one.answers) for one in tokens)
+
+    def filled(values: Sequence[Sequence[float]], filler: float = 0) -> Tensor:
+        return torch.tensor([[*one, *[filler] * (most - len(one))] for one in values])
+
+    start = torch.tensor([len(one.prompt) for one in tokens])[:, None, None]
+    end = filled([[len(one.prompt) + len(answer) for answer in one.answers] for one in tokens])
+    place = torch.arange(int(end.max()))
+    attended = place < end[..., None]
+    token = torch.full(attended.shape, policy.tokenizer.pad_token_id)
+    token[attended] = torch.tensor(
+        [number for one in tokens for answer in one.answers for number in chain(one.prompt, answer)]
+    )
     batch = {
         "token": token,
         "attended": attended,
-        "mask": mask,
-        "label": label,
-        "present": present,
+        "mask": attended & (place >= start),
+        "label": filled([one.labels for one in preferences]).float(),
+        "present": end > 0,
         "row_id": torch.tensor(row_id),
     }
     if all("scores" in one.data for one in preferences):
-        score = torch.zeros(rows, most)
-        for row, one in enumerate(preferences):
-            score[row, : len(one.answers)] = torch.tensor(one.data["scores"])
-        batch["score"] = score
-    return TensorDict(batch, batch_size=[rows]).to(policy.device)
+        batch["score"] = filled([one.data["scores"] for one in preferences]).float()
+    return TensorDict(batch, batch_size=[len(tokens)]).to(policy.device)
 
 
 class PreferenceSampler(SimilarLengths[Preference]):

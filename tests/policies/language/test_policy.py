@@ -65,10 +65,13 @@ def test_sharing_prompts_changes_no_gradient(any_policy, rng):
 def test_a_prompt_is_run_once_for_all_its_answers(rng):
     token, _, mask = rows_of_two_groups(rng)
     layout = share_prompts(token, mask)
-    # Shared are 4 and 2 tokens; prompts are padded to 4, answers run from the prompt's last token to the one
-    # before their own last: at most 7.
-    assert (layout.prompts, layout.start, layout.line) == (2, 4, 2 * 4 + 6 * 7)
-    assert torch.equal(layout.token[0][layout.source[0]][:11], token[0, :11])
+    # Prompts of 5 and 3 tokens share 4 and 2; answers of 7, 7, 4 and three times 7 tokens run from the
+    # prompt's last token to the one before their own last.
+    assert layout.token.numel() == (4 + 2) + (7 + 7 + 4) + (7 + 7 + 7)
+    for row in range(6):
+        last = int(mask[row].nonzero()[-1])
+        assert torch.equal(layout.token[0][layout.source[row]][:last], token[row, :last])
+        assert layout.position[0][layout.source[row]][:last].tolist() == list(range(last))
 
 
 def test_the_state_at_the_end_is_that_of_the_last_attended_token(any_policy, rng):

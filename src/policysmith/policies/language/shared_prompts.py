@@ -1,10 +1,11 @@
 """Running a prompt once for all the answers to it, forward and backward.
 
 The rows of a group differ in their answers alone. Here a batch is laid out as one long line of tokens: every
-prompt that differs, once, and behind them every answer. All that acts on tokens one by one (projections,
-normalisation, embeddings) runs over that line, so the prompt costs its tokens once; attention is the one
-place where tokens meet, and it is told who sees whom: a prompt sees its own past, an answer its prompt and
-its own past. Numbers and gradients are those of the rows run whole.
+prompt that differs, once, and behind them every answer, without padding. All that acts on tokens one by one
+(projections, normalisation, embeddings) runs over that line, so the prompt costs its tokens once; attention
+is the one place where tokens meet. For it prompts and answers are spread over rows again, and it is told who
+sees whom: a prompt sees its own past, an answer its prompt and its own past. Numbers and gradients are those
+of the rows run whole.
 """
 
 from __future__ import annotations
@@ -22,37 +23,41 @@ from torch import Tensor
 from policysmith.common.extras import require
 
 ATTENTION = "policysmith_shared_prompts"
+WORTH = 0.95
+"""A layout is made where its line has at most this share of the tokens that the rows have run whole."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Rows [row, time] as prompts [prompt, start] and answers [row, rest], the first `start` tokens shared.
 
-    - `token` [1, line] and `position` [1, line]: prompts flattened, then answers flattened.
-    - `prompt_of` [row]: which prompt a row answers; `prompts`, `start`, `rows`, `rest`: the sizes.
+    The line is the tokens of prompts, then those of answers, without padding. What says where on the line
+    something lies says any place for padding.
+
+    - `token` [1, line] and `position` [1, line]: what is run.
+    - `prompt` [prompt, start] and `answer` [row, rest]: where on the line their tokens lie.
+    - `seen` [row, start + rest]: likewise, of what answers may see: their prompt and themselves.
+    - `visible` [row, 1, rest, start + rest] bool: which of that each of their tokens does see.
+    - `packed` [line]: for each token of the line, where it lies in prompts and answers, flattened.
     - `source` [row, time - 1]: where on the line lies the token at that place of the row.
-    - `visible` [row, 1, rest, start + rest] bool: what an answer's token may see.
     """
 
     token: Int[Tensor, "1 line"]
     position: Int[Tensor, "1 line"]
-    prompt_of: Int[Tensor, "row"]
-    prompts: int
-    start: int
-    source: Int[Tensor, "row before"]
+    prompt: Int[Tensor, "prompt start"]
+    answer: Int[Tensor, "row rest"]
+    seen: Int[Tensor, "row all"]
     visible: Bool[Tensor, "row 1 rest all"]
-
-    @property
-    def line(self) -> int:
-        """How many tokens are run, padding included."""
-        return self.token.shape[1]
+    packed: Int[Tensor, "line"]
+    source: Int[Tensor, "row before"]
 
 
 def share_prompts(token: Int[Tensor, "row time"], mask: Bool[Tensor, "row time"]) -> Layout | None:
-    """Lay out rows that begin alike; None where that would not save tokens.
+    """Lay out rows that begin alike, without padding; None where that would save next to nothing.
 
     What comes before a row's first token in `mask` is its prompt, less its last token, which is run with the
-    answer so that every answer has at least one. Rows share it where it is equal, whatever their group.
+    answer so that every answer has at least one. Rows share it where it is equal, whatever their group. What
+    comes behind the last token in `mask` is not run, nor is that one, which predicts nothing.
     """
     rows, time = token.shape
     length = (mask.int().argmax(1) - 1).clamp(min=0)  # of the shared part
@@ -63,30 +68,34 @@ def share_prompts(token: Int[Tensor, "row time"], mask: Bool[Tensor, "row time"]
     key = token[:, :start].masked_fill(place >= length[:, None], -1)
     prompt, prompt_of = key.unique(dim=0, return_inverse=True)
     last = torch.where(mask, torch.arange(time, device=token.device), 0).amax(1)
-    rest = max(1, int((last - length).max()))  # the last token of a row predicts nothing
-    if len(prompt) * start + rows * rest >= rows * (time - 1):
-        return None
+    rest = max(1, int((last - length).max()))
     # Answers move to the left until they begin in the same column.
     column = length[:, None] + torch.arange(rest, device=token.device)
+    there = torch.cat([(prompt >= 0).flatten(), (column < last[:, None]).flatten()])
+    packed = there.nonzero()[:, 0]
+    if len(packed) > WORTH * rows * (time - 1):
+        return None
     answer = token.gather(1, column.clamp(max=time - 1))
-    positions = torch.cat([place.expand(len(prompt), start).flatten(), column.flatten()])
+    position = torch.cat([place.expand(len(prompt), start).flatten(), column.flatten()])
+    on_line = (there.cumsum(0) - 1).clamp(min=0)
+    of_prompt = on_line[: prompt.numel()].view(prompt.shape)
+    of_answer = on_line[prompt.numel() :].view(answer.shape)
+    seen = torch.cat([of_prompt[prompt_of], of_answer], dim=1)
     everywhere = torch.arange(time - 1, device=token.device)
-    in_prompt = prompt_of[:, None] * start + everywhere.clamp(max=start - 1)
-    first = len(prompt) * start + torch.arange(rows, device=token.device)[:, None] * rest
-    in_answer = first + (everywhere - length[:, None]).clamp(0, rest - 1)
-    source = torch.where(everywhere < length[:, None], in_prompt, in_answer)
+    behind = start + (everywhere - length[:, None]).clamp(0, rest - 1)
     sees_prompt = (place < length[:, None])[:, None].expand(rows, rest, start)
     sees_answer = (
         torch.ones(rest, rest, dtype=torch.bool, device=token.device).tril().expand(rows, rest, rest)
     )
     return Layout(
-        torch.cat([prompt.clamp(min=0).flatten(), answer.flatten()])[None],
-        positions.clamp(max=time - 1)[None],
-        prompt_of,
-        len(prompt),
-        start,
-        source,
-        torch.cat([sees_prompt, sees_answer], dim=2)[:, None],
+        token=torch.cat([prompt.flatten(), answer.flatten()])[packed][None],
+        position=position[packed][None],
+        prompt=of_prompt,
+        answer=of_answer,
+        seen=seen,
+        visible=torch.cat([sees_prompt, sees_answer], dim=2)[:, None],
+        packed=packed,
+        source=seen.gather(1, torch.where(everywhere < length[:, None], everywhere, behind)),
     )
 
 
@@ -119,28 +128,24 @@ def attend(
             query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
         )
         return out.transpose(1, 2)
-    cut = layout.prompts * layout.start
 
-    def parts(x: Tensor) -> tuple[Tensor, Tensor]:
-        heads, width = x.shape[1], x.shape[3]
+    def at(x: Tensor, place: Tensor) -> Tensor:
         line = x[0].transpose(0, 1)
-        prompt = line[:cut].view(layout.prompts, layout.start, heads, width).transpose(1, 2)
-        return prompt, line[cut:].view(len(layout.prompt_of), -1, heads, width).transpose(1, 2)
+        return line.index_select(0, place.flatten()).unflatten(0, place.shape).transpose(1, 2)
 
-    (query_p, query_a), (key_p, key_a), (value_p, value_a) = parts(query), parts(key), parts(value)
     prompt = F.scaled_dot_product_attention(
-        query_p, key_p, value_p, is_causal=True, scale=scale, enable_gqa=grouped
+        *(at(x, layout.prompt) for x in (query, key, value)), is_causal=True, scale=scale, enable_gqa=grouped
     )
     answer = F.scaled_dot_product_attention(
-        query_a,
-        torch.cat([key_p[layout.prompt_of], key_a], dim=2),
-        torch.cat([value_p[layout.prompt_of], value_a], dim=2),
+        at(query, layout.answer),
+        at(key, layout.seen),
+        at(value, layout.seen),
         attn_mask=layout.visible,
         scale=scale,
         enable_gqa=grouped,
     )
-    line = [part.transpose(1, 2).reshape(-1, *query.shape[1::2]) for part in (prompt, answer)]
-    return torch.cat(line)[None]
+    spread = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in (prompt, answer)])
+    return spread.index_select(0, layout.packed)[None]
 
 
 def _attention(
