@@ -42,7 +42,7 @@ FALL, HOLD = 0.2, 0.05
 EVERY = 25
 BUDGET: dict[str, Any] = {
     "prompts": 32, "steps": 150, "optimizer_steps": 1, "answer_limit": ANSWER_LIMIT, "top_p": 1.0,
-    "learning_rate": 3e-4, "critic_learning_rate": 1e-3, "warmup_steps": 5, "text_weight": 0.0, "lam": 0.95,
+    "learning_rate": 5e-4, "critic_learning_rate": 1e-3, "warmup_steps": 5, "text_weight": 0.0, "lam": 0.95,
 }  # fmt: skip
 WITHOUT: dict[str, Any] = {
     "kl": 0.0, "rescale": "none", "reward_clip": 0.0, "value_low": UNCLIPPED, "value_high": UNCLIPPED,
