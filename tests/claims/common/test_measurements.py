@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from policysmith.claims.common.measurements import (
     perplexity,
     sequence_kl,
     win_rate,
+    wins,
 )
 from policysmith.claims.common.review_language import WORDS
 from policysmith.claims.common.reviews import gold, prompts
@@ -83,6 +85,24 @@ def test_every_answer_meets_every_rival_and_a_tie_is_half_a_win():
     assert rate(None, samples) == (1 + 0 + 0.5 + 0) / 4
     with pytest.raises(DataError, match="rival"):
         win_rate(gold, {})(None, samples)
+
+
+def test_wins_of_scores_are_those_of_the_answers_prompt_by_prompt():
+    scores = np.array([[[0.2, 0.9], [0.5, 0.5]], [[0.1, 0.1], [0.9, 0.5]]], dtype=np.float32)
+    assert wins(scores, np.array([0.1, 0.5])).tolist() == [[1.0, 0.5], [0.5, 0.75]]
+
+
+def test_scores_kept_in_single_precision_tie_with_the_same_ones_in_double():
+    kept = torch.tensor([[[0.7]]], dtype=torch.float32).double().numpy()
+    assert kept.item() != 0.7
+    assert wins(kept, np.array([0.7])).item() == 0.5
+
+
+def test_wins_of_scores_agree_with_wins_of_texts(policy, found):
+    rivals = answer(decoder(1), ASKED, gold, sampling=SAMPLING)
+    by_text = {prompt.text: texts for prompt, texts in zip(ASKED, rivals.texts, strict=True)}
+    of_texts = win_rate(gold, by_text)(policy, found.samples)
+    assert wins(found.score[None], rivals.score[:, 0]).mean() == pytest.approx(of_texts)
 
 
 def test_further_measurements_stand_beside_the_others_and_leave_their_places_alone(policy, tmp_path):

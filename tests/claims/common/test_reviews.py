@@ -12,6 +12,7 @@ from policysmith.claims.common.review_writing import write
 from policysmith.claims.common.reviews import (
     LONGEST,
     best_demonstrations,
+    best_pairs,
     cyclic_judge,
     cyclic_preference,
     demonstrations,
@@ -185,6 +186,30 @@ def test_the_best_of_eight_demonstrations_is_better_and_some_of_them_are_spoilt(
     assert 0.03 < (spoilt != best).mean() < 0.15
 
 
+def test_pairs_of_demonstrations_have_the_best_one_before_another_of_the_same_eight():
+    asked = prompts(120, 3)
+    pairs, best = best_pairs(asked, 0), best_demonstrations(asked, 0)
+    assert pairs.prompts.fingerprint == asked.fingerprint
+    assert [row.answers[0] for row in pairs] == [one.answer for one in best]
+    scores = np.array([row.data["scores"] for row in pairs])
+    assert (scores[:, 0] >= scores[:, 1]).all()
+    assert (scores[:, 0] > scores[:, 1]).mean() > 0.8
+    assert scores[5].tolist() == [gold(text, asked[5]) for text in pairs[5].answers]
+    spoilt = best_pairs(asked, 0, spoilt=0.1)
+    assert [row.answers[0] for row in spoilt] == [
+        one.answer for one in best_demonstrations(asked, 0, spoilt=0.1)
+    ]
+    worse = np.mean([row.data["scores"][0] < row.data["scores"][1] for row in spoilt])
+    assert 0.01 < worse < 0.1
+
+
+def test_the_other_one_of_a_pair_is_any_of_the_rest():
+    asked = prompts(200, 3)
+    others = np.array([row.data["scores"][1] for row in best_pairs(asked, 0, of=2)])
+    every = np.array([row.data["scores"][1] for row in best_pairs(asked, 0, of=8)])
+    assert others.mean() < every.mean() - 0.1, "the worse of two is worse than any but the best of eight"
+
+
 def test_texts_of_a_style_keep_to_it():
     rng = np.random.default_rng(0)
     shares = [style_shares(write(RECORD, rng, quality=1.0)) for _ in range(200)]
@@ -199,6 +224,8 @@ def test_texts_of_a_style_keep_to_it():
         lambda: demonstrations(prompts(2, 0), 0, high=1.1),
         lambda: best_demonstrations(prompts(2, 0), 0, of=0),
         lambda: best_demonstrations(prompts(2, 0), 0, spoilt=-0.1),
+        lambda: best_pairs(prompts(2, 0), 0, of=1),
+        lambda: best_pairs(prompts(2, 0), 0, spoilt=1.1),
     ],
 )
 def test_settings_out_of_range_are_refused(make):

@@ -119,9 +119,13 @@ class ArmResult:
     measured: list[dict[str, dict[int, Measured]]] = field(default_factory=list)
     runs: list[CachedRun] = field(default_factory=list)
 
+    def answers(self, test: str) -> Float[np.ndarray, "run prompt copy"]:
+        """The score of each answer at the end of each run."""
+        return np.stack([_last(one[test]).score for one in self.measured])
+
     def scores(self, test: str) -> Float[np.ndarray, "run prompt"]:
         """The mean score of each question at the end of each run."""
-        return np.stack([_last(one[test]).score.mean(1) for one in self.measured])
+        return self.answers(test).mean(2)
 
     def mean(self, test: str, what: str) -> list[float]:
         """Per run, `what` of the answers at its end: rate, pass, tokens, finished, entropy, a further one."""

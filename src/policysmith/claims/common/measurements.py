@@ -84,6 +84,18 @@ def win_rate(reward: Verifier, rivals: Mapping[str, Sequence[str]]) -> Measureme
     return measure
 
 
+def wins(
+    scores: Float[np.ndarray, "run prompt copy"], rival: Float[np.ndarray, "prompt"]
+) -> Float[np.ndarray, "run prompt"]:
+    """How often each run's answers to a prompt score more than the rival's one; a tie is half a win.
+
+    `win_rate` of scores that are there already, prompt by prompt, so that two arms can be paired.
+    """
+    # Scores are kept in single precision: brought there, equal ones are equal.
+    apart = scores.astype(np.float32) - rival.astype(np.float32)[:, None]
+    return (0.5 + 0.5 * np.sign(apart)).mean(2)
+
+
 @torch.no_grad()
 def _log_prob(policy: LanguagePolicy, samples: Samples) -> Float[Tensor, "row time"]:
     """Of the answers' tokens; 0 elsewhere."""

@@ -29,6 +29,7 @@ from policysmith.claims.common.review_writing import write
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import numpy_generator
 from policysmith.experience.examples import Example, Examples
+from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt, Prompts
 
 LONGEST = 24
@@ -101,14 +102,34 @@ def best_demonstrations(asked: Prompts, seed: int, *, of: int = 8, spoilt: float
     """The best by gold of `of` demonstrations of each record; for a share `spoilt` of them any of these."""
     if of < 1 or not 0 <= spoilt <= 1:
         raise SettingError(f"the best of {of}, {spoilt} of them spoilt", expected="1 or more; a share")
+    return Examples(Example(str(prompt.text), best) for prompt, best, _ in _best(asked, seed, of, spoilt))
+
+
+def best_pairs(asked: Prompts, seed: int, *, of: int = 8, spoilt: float = 0.0) -> Preferences:
+    """The best demonstrations, each before another one of the `of` that it was the best of.
+
+    `data["scores"]` are gold. Records whose demonstrations are all the same are left out.
+    """
+    if of < 2 or not 0 <= spoilt <= 1:
+        raise SettingError(f"the best of {of}, {spoilt} of them spoilt", expected="2 or more; a share")
+    rng = numpy_generator(seed, "less good demonstrations")
+    rows = []
+    for prompt, best, texts in _best(asked, seed, of, spoilt):
+        others = [text for text in texts if text != best]
+        if others:
+            both = (best, others[rng.integers(len(others))])
+            rows.append(Preference(prompt, both, data={"scores": tuple(gold(text, prompt) for text in both)}))
+    return Preferences(rows)
+
+
+def _best(asked: Prompts, seed: int, of: int, spoilt: float) -> Iterator[tuple[Prompt, str, list[str]]]:
+    """Each record with the demonstration of it that is taken for the best, and all of them."""
     rng = numpy_generator(seed, "best demonstrations")
-    found = []
     for prompt in asked:
         record = read_record(str(prompt.text))
         texts = [write(record, rng, quality=rng.uniform()) for _ in range(of)]
         best = max(texts, key=lambda text: gold(text, prompt))
-        found.append(Example(str(prompt.text), texts[0] if rng.random() < spoilt else best))
-    return Examples(found)
+        yield prompt, texts[0] if rng.random() < spoilt else best, texts
 
 
 # ---- what it is worth ---------------------------------------------------------------------------------
