@@ -40,9 +40,9 @@ class Begun:
         """Tells it from other starts."""
         return self.folder.name
 
-    def on(self, preferences: Preferences) -> Compared:
-        """The start of arms that learn from preferences."""
-        return Compared(self.folder, self.name, preferences)
+    def on(self, preferences: Preferences, reward: object = None, reward_name: str = "") -> Compared:
+        """The start of arms that learn from preferences, and from a reward besides where there is one."""
+        return Compared(self.folder, self.name, preferences, reward, reward_name)
 
     def asked(self, asked: Prompts, reward: object, reward_name: str) -> Start:
         """The start of arms that learn from a reward of their answers."""
