@@ -33,6 +33,7 @@ from policysmith.claims.common.review_learning import GOLD, HELD_OUT, KL, VALIDA
 from policysmith.claims.common.reviews import best_pairs, demonstrations, gold, prompts
 from policysmith.claims.common.rlhf import Proxy, Rankings
 from policysmith.claims.common.warm_start import WarmStart
+from policysmith.claims.ppo_max import BUDGET
 from policysmith.common.stages import result_of
 from policysmith.systems import dpo, drpo
 from policysmith.training.learners.reward_models import RewardModelSettings
@@ -152,8 +153,8 @@ def test_a_miniature_run_makes_arms_that_say_gold_wins_and_where_the_critic_bega
 
 def test_settings_are_those_of_the_bench_and_of_the_paper():
     settings = asdict(RECIPE)
-    shared = {name: settings[name] for name in experiment.SHARED if name != "steps"}
-    assert shared == {name: value for name, value in experiment.SHARED.items() if name != "steps"}
+    for name in ("prompts", "optimizer_steps", "answer_limit", "critic_learning_rate", "warmup_steps"):
+        assert settings[name] == BUDGET[name]
     published = drpo.Config()
     for name in ("kl", "clip", "whiten_rewards", "missing_end", "lam", "discount", "value_low"):
         assert settings[name] == getattr(published, name)

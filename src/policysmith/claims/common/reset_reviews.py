@@ -52,17 +52,18 @@ from policysmith.systems import dpo, drpo
 SEEDS = 3
 """Of the seeds that are given, so many of the first."""
 PAIRS, CHOICE, SPOILT = 3000, 8, 0.1
-STEPS = 100
+STEPS, RATE = 100, 3e-4
 PROBABILITIES = (0.25, 0.5, 1.0)
 """Of an answer to begin with a part of a good one; the best one is chosen by the validation prompts."""
 PROXY, WINS = "proxy reward", "wins against good reviews"
 PPO, DPO, SAMPLED = "reviews: PPO", "reviews: DPO", "reviews: PPO++ (resets to the start's answers)"
 
 SHARED: dict[str, Any] = {name: value for name, value in BUDGET.items() if name != "text_weight"}
-RECIPE = drpo.Config(**{**SHARED, "steps": STEPS}, temperature=1.0, epochs=1, decay=False)
-"""PPO as on the other tasks of this bench, and what is DR-PO's own as published."""
+SHARED |= {"steps": STEPS, "learning_rate": RATE}
+RECIPE = drpo.Config(**SHARED, temperature=1.0, epochs=1, decay=False)
+"""PPO with this bench's budget, at a rate at which its gold keeps up; what is DR-PO's own as published."""
 COMPARING = dpo.Config(
-    steps=STEPS, batch_size=RECIPE.prompts, learning_rate=3e-4, warmup_steps=10, weight_decay=0.01, beta=0.1
+    steps=STEPS, batch_size=RECIPE.prompts, learning_rate=RATE, warmup_steps=10, weight_decay=0.01, beta=0.1
 )
 """DPO as in the league of losses."""
 
