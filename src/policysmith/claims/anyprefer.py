@@ -25,12 +25,12 @@ from policysmith.claims.common.language import (
     Compared,
     Measuring,
     Start,
+    by_seed,
     claim_arm,
     difference,
     measured_start,
     trained_seconds,
 )
-from policysmith.claims.common.review_learning import by_seed
 from policysmith.claims.common.tooled import FACTS, GUESS, PLAIN, RUBRIC, SHORT, STEPS, SUMS, right
 from policysmith.common.config import config_to_json
 from policysmith.common.saving import load_json

@@ -22,13 +22,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from policysmith.claims.common.language import Arm, ArmResult, difference, trained_seconds
+from policysmith.claims.common.language import Arm, ArmResult, by_seed, difference, trained_seconds
 from policysmith.claims.common.review_learning import (
     GOLD,
     HELD_OUT,
     Begun,
     begun,
-    by_seed,
     held_out,
     labelled,
     measuring,

@@ -17,14 +17,20 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from policysmith.claims.common.language import Arm, ArmResult, difference, measured_start, trained_seconds
+from policysmith.claims.common.language import (
+    Arm,
+    ArmResult,
+    by_seed,
+    difference,
+    measured_start,
+    trained_seconds,
+)
 from policysmith.claims.common.review_learning import (
     GOLD,
     HELD_OUT,
     Begun,
     begun,
     best,
-    by_seed,
     measuring,
     review_arm,
     with_validation,

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from policysmith.claims.common.language import Arm, ArmResult
+from policysmith.claims.common.language import Arm, ArmResult, by_seed
 from policysmith.claims.common.review_learning import (
     Begun,
     best,
-    by_seed,
     labelled,
     measuring,
     with_validation,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -211,6 +211,26 @@ def add_runs(results: dict[str, ArmResult], found: Mapping[str, ArmResult]) -> N
         whole.seconds += result.seconds
         whole.measured += result.measured
         whole.runs += result.runs
+
+
+def by_seed(
+    arms: Callable[[int], Generator[Stage, None, Sequence[Arm]]],
+    *,
+    start: Start | Compared,
+    seeds: Sequence[int],
+    tests: Mapping[str, Prompts],
+    measuring: Measuring,
+    folder: Path,
+) -> Generator[Stage, None, dict[str, ArmResult]]:
+    """`compare`, with arms that each seed has its own data for; the same labels for every seed."""
+    together: dict[str, ArmResult] = {}
+    for seed in seeds:
+        own = yield from arms(seed)
+        found = yield from compare(
+            own, start, seeds=[seed], tests=tests, measuring=measuring, folder=folder, checkpoint_every=1000
+        )
+        add_runs(together, found)
+    return together
 
 
 def measured_start(

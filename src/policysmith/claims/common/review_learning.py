@@ -1,17 +1,17 @@
 """Experiments with reviews: where arms start, what they are asked at the end, and the arms of a record.
 
-model = yield from begun(folder)                       the supervised start, by its folder and its name
-results = yield from by_seed(arms, seeds=..., ...)     each seed with preferences of its own
-difference(results["DPO"], results["IPO"], HELD_OUT)   in gold, paired over seeds and prompts
+start = yield from begun(folder)                             the supervised start, by its folder and name
+results = yield from by_seed(arms, measuring=measuring(start), tests=held_out(300), ...)
+review_arm(results["DPO"], seeds)                            gold, divergence and length, for a record
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policysmith.claims.common.language import Arm, ArmResult, Compared, Measuring, Start, add_runs, compare
+from policysmith.claims.common.language import ArmResult, Compared, Measuring, Start
 from policysmith.claims.common.measurements import Measurement, sequence_kl
 from policysmith.claims.common.reviews import gold, prompts
 from policysmith.claims.common.rlhf import SAMPLING, Pairs, supervised_start
@@ -83,26 +83,6 @@ def labelled(
 ) -> Generator[Stage, None, Preferences]:
     """The seed's own pairs; their answers are kept in `folder`."""
     return (yield from Pairs(start.recipe, size, scale, rate, seed).make(folder))
-
-
-def by_seed(
-    arms: Callable[[int], Generator[Stage, None, Sequence[Arm]]],
-    *,
-    start: Start | Compared,
-    seeds: Sequence[int],
-    tests: Mapping[str, Prompts],
-    measuring: Measuring,
-    folder: Path,
-) -> Generator[Stage, None, dict[str, ArmResult]]:
-    """`compare`, with arms that each seed has its own data for; the same labels for every seed."""
-    together: dict[str, ArmResult] = {}
-    for seed in seeds:
-        own = yield from arms(seed)
-        found = yield from compare(
-            own, start, seeds=[seed], tests=tests, measuring=measuring, folder=folder, checkpoint_every=1000
-        )
-        add_runs(together, found)
-    return together
 
 
 def review_arm(
