@@ -21,33 +21,28 @@ from policysmith.claims.common.measurements import by_reward
 from policysmith.claims.common.review_learning import (
     GOLD,
     HELD_OUT,
-    Begun,
     begun,
     held_out,
     measuring,
     review_arm,
 )
+from policysmith.claims.common.review_ppo import (
+    BUDGET,
+    EVERY,
+    PROXY,
+    WITHOUT,
+    accuracy,
+    learnt_reward,
+)
 from policysmith.claims.common.reviews import prompts
-from policysmith.claims.common.rlhf import ANSWER_LIMIT, Pairs, Proxy, Rankings, proxy_accuracy
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim, plots
 from policysmith.evaluation.statistics import Interval, mean_interval
 from policysmith.systems import ppo_max
-from policysmith.systems.ppo_max import UNCLIPPED
 
-PROXY = "proxy reward"
 LOST, KEPT = "share of the best gold that is lost again", "proxy after less before"
 FALL, HOLD = 0.2, 0.05
 """Vanilla PPO is to lose more of its best gold than the one, PPO-max no more than the other."""
-EVERY = 25
-BUDGET: dict[str, Any] = {
-    "prompts": 32, "steps": 150, "optimizer_steps": 1, "answer_limit": ANSWER_LIMIT, "top_p": 1.0,
-    "learning_rate": 5e-4, "critic_learning_rate": 1e-3, "warmup_steps": 5, "text_weight": 0.0, "lam": 0.95,
-}  # fmt: skip
-WITHOUT: dict[str, Any] = {
-    "kl": 0.0, "rescale": "none", "reward_clip": 0.0, "value_low": UNCLIPPED, "value_high": UNCLIPPED,
-    "critic_warmup": 0,
-}  # fmt: skip
 TRICKS: dict[str, dict[str, Any]] = {
     "penalty": {"kl": 0.05},
     "rewards normalised and clipped": {"rescale": "normalise", "reward_clip": 0.8},
@@ -78,23 +73,25 @@ def reproduce(
     """Run the experiment on `evaluate` held-out records; finished training runs are taken from `folder`."""
     began = time.perf_counter()
     start = yield from begun(folder)
-    proxy = Proxy(Rankings(start.recipe))
-    model = (yield from proxy.make(folder)).requires_grad_(False)
-    asked = start.asked(prompts(4000, 5), model, proxy.name)
-    how = measuring(start, every=EVERY, further={PROXY: by_reward(model)})
-    found = arms(str(proxy.path(folder)))
+    proxy = yield from learnt_reward(start, folder)
+    asked = start.asked(prompts(4000, 5), proxy.model, proxy.name)
+    how = measuring(start, every=EVERY, further={PROXY: by_reward(proxy.model)})
+    found = arms(str(proxy.path))
     if not ablations:
         found = [one for one in found if one.label in (VANILLA, PENALTY, ALL)]
     tests = held_out(evaluate)
     results = yield from compare(found, asked, seeds=seeds, tests=tests, measuring=how, folder=folder)
-    right = yield from accuracy(start, model, folder)
+    right = yield from accuracy(start, proxy.model, folder)
     return claim.build_claim(
         "ppo-max",
         paper_claim="vanilla PPO on a learnt reward collapses while its reward rises; the penalty per "
         "token is the one lasting cure, and the whole recipe stays stable",
         question=f"does vanilla PPO lose more than {FALL:.0%} of its best gold reward again while the proxy "
         f"rises, does PPO-max lose at most {HOLD:.0%} and end higher",
-        arms=[_arm(result, seeds) for result in results.values()],
+        arms=[
+            review_arm(result, seeds, further=[PROXY], extra={LOST: lost(result), KEPT: risen(result)})
+            for result in results.values()
+        ],
         comparisons=comparisons(results),
         seeds=seeds,
         settings={
@@ -105,12 +102,6 @@ def reproduce(
         seconds=round(max(time.perf_counter() - began, trained_seconds(results)), 1),
         recipe_version=1,
     )
-
-
-def accuracy(start: Begun, model: Any, folder: Path) -> Generator[Stage, None, float]:
-    """How often the reward model ranks two answers to a held-out record as the program does."""
-    pairs = yield from Pairs(start.recipe, size=400, held_out=True, seed=1).make(folder)
-    return proxy_accuracy(model, pairs)
 
 
 def lost(result: ArmResult) -> list[float]:
@@ -148,13 +139,3 @@ def plot(found: claim.Claim) -> tuple[str, Figure]:
     """Gold of every arm at the end."""
     bars = {arm.name: arm.summary[f"{HELD_OUT}: {GOLD}"] for arm in found.arms}
     return "Gold reward at the end of PPO on a learnt reward", plots.bars_with_intervals(bars, "gold reward")
-
-
-def _arm(result: ArmResult, seeds: Sequence[int]) -> claim.Arm:
-    plain = review_arm(result, seeds, further=[PROXY])
-    extra = zip(lost(result), risen(result), strict=True)
-    runs = [
-        claim.Run(run.seed, {**run.metrics, LOST: gone, KEPT: up})
-        for run, (gone, up) in zip(plain.runs, extra, strict=True)
-    ]
-    return claim.Arm(plain.name, plain.settings, runs, claim.summarise(runs))

@@ -246,6 +246,18 @@ def difference(arm: ArmResult, baseline: ArmResult, test: str) -> Interval:
     return paired_difference(arm.scores(test), baseline.scores(test))
 
 
+def head_to_head(
+    arm: ArmResult, rival: ArmResult | Mapping[str, Measured], test: str
+) -> Float[np.ndarray, "run prompt"]:
+    """How often an answer at the end beats one of the rival's to the same question; a tie is half a win.
+
+    Every answer meets every one of the rival's: the same run's, or those of a start (`measured_start`).
+    """
+    others = rival.answers(test) if isinstance(rival, ArmResult) else rival[test].score[None]
+    apart = arm.answers(test)[..., :, None] - others[..., None, :]
+    return (0.5 + 0.5 * np.sign(apart)).mean((2, 3))
+
+
 def claim_arm(
     result: ArmResult,
     seeds: Sequence[int],

@@ -40,9 +40,9 @@ from policysmith.claims.common.review_learning import (
     review_arm,
     with_validation,
 )
+from policysmith.claims.common.review_ppo import BUDGET
 from policysmith.claims.common.reviews import best_demonstrations, best_pairs, gold, prompts
 from policysmith.claims.common.rlhf import Proxy, Rankings, proxy_accuracy
-from policysmith.claims.ppo_max import BUDGET
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.statistics import paired_difference

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policysmith.claims.common.language import ArmResult, Compared, Measuring, Start
+from policysmith.claims.common.language import ArmResult, Compared, Measured, Measuring, Start
 from policysmith.claims.common.measurements import Measurement, sequence_kl
 from policysmith.claims.common.reviews import gold, prompts
 from policysmith.claims.common.rlhf import SAMPLING, Pairs, supervised_start
@@ -25,6 +25,7 @@ from policysmith.policies.language.policy import LanguagePolicy
 
 HELD_OUT, VALIDATION = "held out", "validation"
 GOLD, KL, TOKENS = "gold", "KL to the start", "answer tokens"
+START = "the start"
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,40 @@ def review_arm(
     *,
     tests: Sequence[str] = (HELD_OUT,),
     further: Sequence[str] = (),
+    extra: Mapping[str, Sequence[float]] | None = None,
 ) -> claim.Arm:
-    """The arm for a claim record: per run gold, the divergence from the start, length, and what is named."""
+    """The arm for a claim record: per run gold, the divergence from the start, length, and what is named.
+
+    `further` are measured of the answers to each test; `extra` has a number per run.
+    """
     runs = []
     for i, seed in enumerate(seeds):
-        metrics: dict[str, float] = {}
-        for test in tests:
-            named = {GOLD: "rate", KL: KL, TOKENS: "tokens", **{name: name for name in further}}
-            metrics |= {f"{test}: {name}": result.mean(test, what)[i] for name, what in named.items()}
-        runs.append(claim.Run(seed, metrics))
+        ends = {
+            test: {name: result.mean(test, name)[i] for name in _said(further).values()} for test in tests
+        }
+        found = _metrics(ends, further) | {name: float(values[i]) for name, values in (extra or {}).items()}
+        runs.append(claim.Run(seed, found))
     return claim.Arm(result.arm.label, config_to_json(result.arm.config), runs, claim.summarise(runs))
+
+
+def start_arm(
+    before: Mapping[str, Measured],
+    seeds: Sequence[int],
+    *,
+    tests: Sequence[str] = (HELD_OUT,),
+    further: Sequence[str] = (),
+) -> claim.Arm:
+    """What `measured_start` says, as the arm of a claim record: the same for every seed."""
+    found = _metrics({test: before[test].numbers for test in tests}, further)
+    runs = [claim.Run(seed, found) for seed in seeds]
+    return claim.Arm(START, {}, runs, claim.summarise(runs))
+
+
+def _said(further: Sequence[str]) -> dict[str, str]:
+    """What a record calls the numbers of a measurement."""
+    return {GOLD: "rate", KL: KL, TOKENS: "tokens", **{name: name for name in further}}
+
+
+def _metrics(ends: Mapping[str, Mapping[str, float]], further: Sequence[str]) -> dict[str, float]:
+    said = _said(further)
+    return {f"{test}: {name}": numbers[what] for test, numbers in ends.items() for name, what in said.items()}
