@@ -111,7 +111,7 @@ def test_a_win_is_an_answer_above_one_to_the_same_question():
         ArmResult(Arm("", token_ppo, PPO), measured=[{HELD_OUT: {1: Measured(score, {})}}])
         for score in (one, other)
     ]
-    assert wins(*arms, HELD_OUT).tolist() == [[0.5, 0.75]]
+    assert head_to_head(arms[0], arms[1], HELD_OUT).tolist() == [[0.5, 0.75]]
     assert head_to_head(arms[1], {HELD_OUT: Measured(one, {})}, HELD_OUT).tolist() == [[0.5, 0.25]]
 
 
