@@ -32,10 +32,11 @@ WITHOUT: dict[str, Any] = {
 """PPO-max with its tricks taken out."""
 HELD: dict[str, Any] = {
     **{name: value for name, value in BUDGET.items() if name != "text_weight"},
-    "learning_rate": 3e-4, "whiten": False, "clip": 0.2, "kl": 0.05, "value_low": 0.2, "value_high": 0.2, "critic_warmup": 0,
+    "learning_rate": 3e-4, "whiten": False, "clip": 0.2, "kl": 0.05, "value_low": 0.2, "value_high": 0.2,
+    "critic_warmup": 0,
 }  # fmt: skip
-"""PPO as other systems are compared with it: held by the penalty and the critic's clip, and at a rate at which
-its gold keeps up, where that of the budget lets a reward be run over."""
+"""PPO as other systems are compared with it: held by the penalty and the critic's clip, and at a rate at
+which its gold keeps up, where that of the budget lets a reward be run over."""
 
 
 @dataclass(frozen=True)
