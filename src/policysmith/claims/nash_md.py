@@ -4,6 +4,10 @@ Two kinds of game for each seed: a cycle of three outcomes of unequal strengths,
 preferences. Everything is exact, with the same number of steps for all that takes steps. Measured is the gap
 of the last policy in the regularised game, which only its equilibrium has at 0; the rival from rewards is the
 policy that is best, under the same penalty, for the Bradley-Terry reward that fits the preferences best.
+
+Then a game of a small decoder, where nothing is exact: sentences in three styles that beat each other in a
+circle (`common.styles`, `common.style_games`), for the first few seeds. Of the mixtures the one is judged
+that is exploited least on prompts of their own (validation), by other prompts (held out).
 """
 
 from __future__ import annotations
@@ -18,11 +22,15 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
+from policysmith.claims.common import style_games
 from policysmith.claims.common.games import at_random, cycle, exact_arm
+from policysmith.claims.common.language import ArmResult, trained_seconds
+from policysmith.claims.common.review_learning import HELD_OUT, VALIDATION
+from policysmith.claims.common.style_games import REPLY, RLHF, SELF, Pool
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim, plots
-from policysmith.evaluation.statistics import mean_interval
+from policysmith.evaluation.statistics import mean_interval, paired_difference
 from policysmith.objectives.preference_games import (
     Chances,
     Wins,
@@ -77,9 +85,12 @@ def last_policies(wins: Wins, reference: Chances) -> dict[str, Chances]:
 
 
 def reproduce(
-    *, seeds: Sequence[int], folder: Path, evaluate: int = 0, ablations: bool = False
+    *, seeds: Sequence[int], folder: Path, evaluate: int = 200, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
-    """Run the experiment: `seeds` are games."""
+    """Run the experiment: `seeds` are games.
+
+    The first few of them also train on sentences, asked for `evaluate` held-out prompts; none for 0.
+    """
     began = time.perf_counter()
     found: dict[str, dict[str, list[float]]] = {}
     for number, seed in enumerate(seeds):
@@ -91,18 +102,33 @@ def reproduce(
                 of = found.setdefault(name, {})
                 of.setdefault(gap_in(kind), []).append(duality_gap(wins, reference, policy, tau=TAU))
                 of.setdefault(f"KL of the equilibrium, {kind}", []).append(divergence(goal, policy))
+    exact, few = time.perf_counter() - began, seeds[: style_games.SEEDS]
+    results: dict[str, ArmResult] = {}
+    pools: dict[str, list[Pool]] = {HELD_OUT: [], VALIDATION: []}
+    if evaluate:
+        results, pools = yield from style_games.played(few, folder, evaluate)
     return claim.build_claim(
         "nash-md",
         paper_claim="the last policy of Nash-MD converges to the equilibrium of the regularised game, "
         "without an average over policies; a reward cannot stand for preferences that go in a circle",
-        question=f"the gap of the last policy after {STEPS} steps, in games whose equilibrium is known",
-        arms=[exact_arm(name, by, seeds) for name, by in found.items()],
-        comparisons=comparisons(found),
+        question=f"the gap of the last policy after {STEPS} steps, in games whose equilibrium is known; and "
+        "who is beaten least often by others, of writers in styles that beat each other in a circle",
+        arms=[
+            *(exact_arm(name, by, seeds) for name, by in found.items()),
+            *style_games.style_arms(results, pools[HELD_OUT], few),
+        ],
+        comparisons=comparisons(found) + of_styles(pools[HELD_OUT], pools[VALIDATION]),
         seeds=seeds,
-        settings={"tau": TAU, "steps": STEPS, "constant_eta": 0.1, "self_play_eta": 1.0},
-        seconds=round(time.perf_counter() - began, 1),
-        recipe_version=1,
-    )
+        settings={
+            "tau": TAU, "steps": STEPS, "constant_eta": 0.1, "self_play_eta": 1.0,
+            "styles": {
+                "held_out_prompts": evaluate, "sentences": style_games.COPIES,
+                "mixtures": list(style_games.MIXTURES), **style_games.BUDGET,
+            },
+        },
+        seconds=round(exact + trained_seconds(results), 1),
+        recipe_version=2,
+    )  # fmt: skip
 
 
 def gap_in(kind: str) -> str:
@@ -125,7 +151,30 @@ def comparisons(found: dict[str, dict[str, list[float]]]) -> list[claim.Comparis
     return parts
 
 
+def of_styles(pools: Sequence[Pool], validation: Sequence[Pool]) -> list[claim.Comparison]:
+    """The best mixture is exploited less than the others, and wins against those that play no game."""
+    if not pools:
+        return []
+    ours = style_games.best_mixture(validation)
+    exploited = {
+        name: np.stack([style_games.exploited(pool, name) for pool in pools])
+        for name in (ours, SELF, REPLY, RLHF)
+    }
+    parts = []
+    for other in (SELF, REPLY, RLHF):
+        gap = paired_difference(exploited[ours], exploited[other])
+        what = f"less exploited than {other.removeprefix('styles: ')}"
+        parts.append(claim.Comparison(what, ours, other, style_games.EXPLOITED, gap, 0.0, "lower"))
+    for other in (REPLY, RLHF):
+        won = np.stack([style_games.wins(pool[ours], pool[other]) for pool in pools])
+        gap = paired_difference(won, np.full_like(won, 0.5))
+        metric = style_games.wins_against(other)
+        parts.append(claim.Comparison(f"beats {other}", ours, other, metric, gap, 0.0, "higher"))
+    return parts
+
+
 def plot(found: claim.Claim) -> tuple[str, Figure]:
     """Gaps in the cycle."""
-    bars = {arm.name: arm.summary[gap_in(CYCLE)] for arm in found.arms}
+    metric = gap_in(CYCLE)
+    bars = {arm.name: arm.summary[metric] for arm in found.arms if metric in arm.summary}
     return "Gap of the last policy in a cycle of three", plots.bars_with_intervals(bars, "gap")

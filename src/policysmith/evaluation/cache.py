@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,8 +27,8 @@ from policysmith.training.runs import RunDirectory
 class CachedRun:
     """One training run and its place in the cache.
 
-    `inputs` are what the system's entry is called with before its settings, `fingerprint` what tells them
-    from others.
+    `inputs` are what the system's entry is called with before its settings, `options` what it is called with
+    by name, and `fingerprint` what tells both from others.
     """
 
     module: ModuleType
@@ -37,6 +37,7 @@ class CachedRun:
     config: Any
     seed: int
     folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,7 +78,11 @@ class CachedRun:
             origin = {"recipe_version": recipe_version(self.module), "commit": commit()}
             directory = RunDirectory.create(self.path, {**self.identity, **origin})
         progress = self.module.train(
-            *self.inputs, config=self.config, seed=self.seed, state=directory.load_checkpoint()
+            *self.inputs,
+            **self.options,
+            config=self.config,
+            seed=self.seed,
+            state=directory.load_checkpoint(),
         )
         yield from directory.record(progress, checkpoint_every=checkpoint_every, log_every=log_every, keep=1)
 

@@ -56,6 +56,11 @@ class Start:
         return self.model, self.prompts, self.reward
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What a system is called with by name."""
+        return {}
+
+    @property
     def fingerprint(self) -> str:
         """Tells the inputs from others."""
         return f"{self.model_name}/{self.prompts.fingerprint}/{self.reward_name}"
@@ -81,9 +86,29 @@ class Compared:
         return both if self.reward is None else (*both, self.reward)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What a system is called with by name."""
+        return {}
+
+    @property
     def fingerprint(self) -> str:
         """Tells the inputs from others."""
         return f"{self.model_name}/{self.preferences.fingerprint}/{self.reward_name}"
+
+
+@dataclass(frozen=True)
+class Judged(Start):
+    """Where arms start whose answers are compared with others'; `reward` is then the judge."""
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What a system is called with."""
+        return self.model, self.prompts
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a system is called with by name."""
+        return {"judge": self.reward}
 
 
 @dataclass(frozen=True)
@@ -186,7 +211,9 @@ def compare(
     for seed in seeds:
         for arm in arms:
             begun = arm.start or start
-            run = CachedRun(arm.module, begun.inputs, begun.fingerprint, arm.config, seed, folder)
+            run = CachedRun(
+                arm.module, begun.inputs, begun.fingerprint, arm.config, seed, folder, begun.options
+            )
             label = f"{arm.label}, seed {seed}"
             for now in run.train(checkpoint_every=checkpoint_every, log_every=1):
                 yield Stage(f"train {label}", now.step, now.total, now.metrics.get("reward"))

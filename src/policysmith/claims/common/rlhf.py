@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -197,11 +197,29 @@ def misordered(pairs: Preferences) -> float:
     return sum(gap < 0 for gap in told) / len(told) if told else 0.0
 
 
+class ComparedAnswers(Protocol):
+    """How answers of a start come to be compared, such as `Pairs` and `Rankings`."""
+
+    @property
+    def start(self) -> WarmStart:
+        """Who answers."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the preferences."""
+        ...
+
+    def make(self, folder: Path) -> Generator[Stage, None, Preferences]:
+        """The preferences."""
+        ...
+
+
 @dataclass(frozen=True)
 class Proxy:
-    """A reward model that begins as the start and learns from its rankings or pairs; the proxy of gold."""
+    """A reward model that begins as the start and learns how its answers were compared; the proxy of gold."""
 
-    compared: Rankings | Pairs
+    compared: ComparedAnswers
     settings: RewardModelSettings = field(
         default_factory=lambda: RewardModelSettings(
             steps=300,
