@@ -26,6 +26,8 @@ from policysmith.policies.language.policy import LanguagePolicy
 HELD_OUT, VALIDATION = "held out", "validation"
 GOLD, KL, TOKENS = "gold", "KL to the start", "answer tokens"
 START = "the start"
+_MODELS = ("critic", "second")
+"""Settings that are folders of models."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ def review_arm(
         }
         found = _metrics(ends, further) | {name: float(values[i]) for name, values in (extra or {}).items()}
         runs.append(claim.Run(seed, found))
-    return claim.Arm(result.arm.label, config_to_json(result.arm.config), runs, claim.summarise(runs))
+    settings = config_to_json(result.arm.config)
+    # Models are called by their names in the cache, wherever that lies.
+    settings |= {name: Path(settings[name]).name for name in _MODELS if settings.get(name)}
+    return claim.Arm(result.arm.label, settings, runs, claim.summarise(runs))
 
 
 def start_arm(

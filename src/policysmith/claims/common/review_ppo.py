@@ -36,7 +36,7 @@ HELD: dict[str, Any] = {
     "critic_warmup": 0,
 }  # fmt: skip
 """PPO as other systems are compared with it: held by the penalty and the critic's clip, and at a rate at
-which its gold keeps up, where that of the budget lets a reward be run over."""
+which its gold keeps up; at that of the budget a reward can be run over."""
 
 
 @dataclass(frozen=True)
