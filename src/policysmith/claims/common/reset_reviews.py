@@ -6,6 +6,9 @@ model, which has the start's own words and is often wrong; DR-PO begins answers 
 pair, PPO does not look at it. DPO learns from the pairs, and knows no reward. All have seen as many answers
 after as many steps. Each seed has pairs of its own; the records and the reward model are the same.
 
+That favours DPO: its pairs are the program's own judgement of good reviews, where the reward model was told
+how a labeller who is often wrong ranks the start's.
+
 Reviews are judged at the end by gold, and by how often they beat the better review of such a pair.
 """
 
