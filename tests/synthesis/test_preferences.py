@@ -11,8 +11,9 @@ from policysmith.common.saving import load_tree, save_tree
 from policysmith.experience.preferences import Preferences, preferences_from_dataset
 from policysmith.experience.prompts import Prompt
 from policysmith.synthesis.feedback import alternatives
+from policysmith.synthesis.game_settings import GameSettings
 from policysmith.synthesis.players import Instructions, Players
-from policysmith.synthesis.preferences import GameSettings, PreferenceGame, histogram
+from policysmith.synthesis.preferences import PreferenceGame, histogram
 from policysmith.synthesis.tools import NO_KNOWLEDGE
 
 SETTINGS = GameSettings(max_feedback=0)
@@ -249,16 +250,6 @@ def test_a_reward_outside_its_range_and_a_tool_that_is_not_there_are_errors():
         game(says("9", "0"), number, choose=lambda prompt, names: ["web"]).play(ASKED[:1])
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"group_size": 1}, {"threshold": 1.5}, {"max_feedback": -1}, {"orders": 3}, {"pair": "all"},
-     {"positive": "truth"}, {"scale": 0}, {"probe": 0}, {"at_a_time": 0}],
-)  # fmt: skip
-def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(SettingError):
-        GameSettings(**wrong)
-
-
 def test_rewards_are_counted_in_parts():
     assert (
         histogram([0, 0.1, 0.5, 1.0])
@@ -281,7 +272,8 @@ def test_a_game_that_was_saved_goes_on_to_the_same_pairs(tmp_path):
     settings = replace(SETTINGS, max_feedback=2, at_a_time=4, floor=5)
 
     def new():
-        return game(drawn, number, settings=settings, revise=alternatives(targets=["!", ""], judges=["x"]))
+        revise = alternatives(targets=["!", ""], judges=["x"])
+        return game(drawn, number, settings=settings, revise=revise, tools={"web": lambda *_: "known"})
 
     whole, cut = new(), new()
     for start in range(0, 20, 4):
@@ -296,6 +288,7 @@ def test_a_game_that_was_saved_goes_on_to_the_same_pairs(tmp_path):
     assert resumed.pairs == whole.pairs
     assert len(whole.pairs) > 10
     assert resumed.metrics() == whole.metrics()
+    assert resumed.metrics()["tool_calls"] >= 20, "what is asked for a prompt is counted with the rest"
     assert resumed.instructions == whole.instructions
 
 

@@ -7,7 +7,7 @@ For each prompt x, under the instruction p of the target and the rubric r of the
 
 A proposal is kept if the mean R over a few probe prompts, written and shuffled with the same random numbers
 before and after, does not fall. Only instructions are improved; no weight is touched. `synthesis.players`
-says what the functions are.
+says what the functions are, `synthesis.pair_making` how pairs are made of what was written.
 
 Source: Anyprefer (2504.19276). The plain reward, the probe and what is refused are of this library.
 """
@@ -17,28 +17,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from policysmith.common.errors import DataError, SettingError
+from policysmith.common.errors import DataError
 from policysmith.common.rng import generator
-from policysmith.experience.pairing import all_margin, best_worst
 from policysmith.experience.preferences import Preference
 from policysmith.experience.prompts import Prompt
-from policysmith.synthesis.players import (
-    Instructions,
-    JudgedPair,
-    Players,
-    Propose,
-    assessed,
-    by_scores,
-    named,
-)
-from policysmith.synthesis.tools import ask
-from policysmith.training.learners.language_settings import LanguageSettings
+from policysmith.synthesis.game_settings import GameSettings
+from policysmith.synthesis.pair_making import SKIPPED, TIED, TOOLLESS, UNJUDGED, Outcome, PairMaker
+from policysmith.synthesis.players import Instructions, JudgedPair, Players, Propose
 
 SKIPPED_AT_MOST = 0.5
 """Of all prompts, so large a share may give fewer than two candidates that differ."""
@@ -52,74 +41,13 @@ EARLY = 20
 PATIENCE = 50
 """So many prompts are played before it is an error that no pair was good enough."""
 
-
-@dataclass(frozen=True)
-class GameSettings(LanguageSettings):
-    """How the game is played: `group_size` candidates for a prompt, drawn as `LanguageSettings` says.
-
-    - `threshold`: pairs with a reward of so much are kept. `max_feedback`: revisions proposed for a prompt.
-    - `margin`, `scale`, `floor`: of the plain reward of a pair (`players.by_scores`), in points of 0 to 10.
-    - `pair`: the best over the worst, or `all_margin`: every two that are `margin` points apart.
-    - `orders`: 1: the judge sees candidates in a random order; 2: also in its reverse, and the mean counts.
-    - `probe`: so many prompts decide whether a revision is kept.
-    - `at_a_time`: prompts that are played together, and share their revisions.
-    - `reset_prompts`: each prompt (those that are played together) starts from the first instructions.
-    - `finished_only`: answers that the limit cut off are no candidates.
-    - `tool_seconds`: a tool that takes longer has failed; 0: tools are waited for.
-    - `positive`: `label` takes the prompt's right answer for the better one, and the worst candidate. Never
-      compare that with the others: it is told the truth.
-    """
-
-    group_size: int = 5
-    threshold: float = 0.5
-    max_feedback: int = 3
-    margin: float = 2.0
-    scale: float = 1.0
-    floor: float = 6.0
-    pair: Literal["best_worst", "all_margin"] = "best_worst"
-    orders: int = 1
-    probe: int = 8
-    at_a_time: int = 1
-    reset_prompts: bool = False
-    finished_only: bool = True
-    tool_seconds: float = 0.0
-    positive: Literal["judge", "label"] = "judge"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group_size < 2 and self.positive == "judge":
-            raise SettingError(f"group_size is {self.group_size}", expected="2 candidates or more")
-        if not 0 <= self.threshold <= 1:
-            raise SettingError(f"threshold is {self.threshold}", expected="from 0 to 1, as rewards of pairs")
-        for name in ("max_feedback", "margin", "tool_seconds"):
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more")
-        for name in ("probe", "at_a_time", "scale"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name} is {getattr(self, name)}", expected="above 0")
-        if self.orders not in (1, 2):
-            raise SettingError(f"orders is {self.orders}", expected="1, or 2 for the mean of both")
-        for name, known in (("pair", ("best_worst", "all_margin")), ("positive", ("judge", "label"))):
-            if getattr(self, name) not in known:
-                raise SettingError(f"{name} is '{getattr(self, name)}'", expected=" or ".join(known))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What playing a prompt once came to: pairs with rewards and critiques, none where `why` says so."""
-
-    prompt: Prompt
-    candidates: list[str]
-    why: str = ""
-    knowledge: dict[str, str] = field(default_factory=dict)
-    scores: list[float | None] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    pairs: list[tuple[JudgedPair, float, str]] = field(default_factory=list)
-
-    @property
-    def reward(self) -> float:
-        """The mean reward of its pairs, 0 without."""
-        return sum(reward for _, reward, _ in self.pairs) / len(self.pairs) if self.pairs else 0.0
+COUNTED = (
+    "prompts", "pairs", SKIPPED, UNJUDGED, TIED, "rejected", TOOLLESS, "tool_calls", "tool_failures",
+    "proposed", "revised", "probed",
+)  # fmt: skip
+"""What is counted: prompts played, pairs kept; prompts whose candidates did not differ, could not be judged,
+were judged alike, gave no pair good enough, or met no tool that worked; calls of tools and those that failed;
+revisions proposed and kept, and prompts played for the probe."""
 
 
 class PreferenceGame:
@@ -148,11 +76,8 @@ class PreferenceGame:
         self._probe, self._seed = list(probe)[: settings.probe], seed
         self._rng = {name: generator(seed, name) for name in ("candidates", "order", "feedback")}
         self._rewards: list[float] = []
-        self._failure = ""
         self._known: dict[str, float] = {}
-        self._reward = players.reward or by_scores(
-            margin=settings.margin, scale=settings.scale, floor=settings.floor, verify=players.verify
-        )
+        self._maker = PairMaker(players, settings, self.counts)
 
     def play(self, prompts: Sequence[Prompt]) -> list[Preference]:
         """Play these prompts together; the pairs that were kept, which are also put with the others."""
@@ -208,120 +133,11 @@ class PreferenceGame:
         written = self.propose(prompts, instructions.target, rng["candidates"])
         outcomes = []
         for prompt, texts in zip(prompts, written, strict=True):
-            outcome = self._judged(
-                prompt, self._candidates(prompt, texts), instructions, rng["order"], counted
-            )
+            outcome = self._maker.outcome(prompt, texts, instructions, rng["order"], counted=counted)
             if counted and outcome.why:
                 self.counts[outcome.why] += 1
             outcomes.append(outcome)
         return outcomes
-
-    def _candidates(self, prompt: Prompt, texts: Sequence[str]) -> list[str]:
-        """The texts that may be learnt from, each once, in the order in which they were written."""
-        form = self.players.well_formed
-        label = self._label(prompt) if self.settings.positive == "label" else None
-        return [
-            text
-            for text in dict.fromkeys(texts)
-            if text.strip() and text != label and (form is None or form(text, prompt) >= 1)
-        ]
-
-    def _judged(
-        self,
-        prompt: Prompt,
-        candidates: list[str],
-        instructions: Instructions,
-        rng: torch.Generator,
-        counted: bool,
-    ) -> Outcome:
-        labelled = self.settings.positive == "label"
-        if len(candidates) < (1 if labelled else 2):
-            return Outcome(prompt, candidates, SKIPPED)
-        knowledge = self._asked(prompt, candidates, counted)
-        scores, reasons = self._scored(prompt, candidates, knowledge, instructions, rng)
-        places = [place for place, score in enumerate(scores) if score is not None]
-        if len(places) < (1 if labelled else 2):
-            return Outcome(prompt, candidates, UNJUDGED, knowledge, scores, reasons)
-        values = torch.tensor([scores[place] for place in places], dtype=torch.float64)
-        if labelled:
-            worst = places[int(values.argmin())]
-            judged = [
-                self._with_label(prompt, candidates[worst], float(values.min()), reasons[worst], knowledge)
-            ]
-        else:
-            judged = [
-                JudgedPair(
-                    prompt,
-                    (candidates[places[i]], candidates[places[j]]),
-                    (float(values[i]), float(values[j])),
-                    (reasons[places[i]], reasons[places[j]]),
-                    knowledge,
-                )
-                for i, j in self._picked(values)
-            ]
-        pairs = [(pair, *self._graded(pair)) for pair in judged]
-        return Outcome(prompt, candidates, "" if pairs else TIED, knowledge, scores, reasons, pairs)
-
-    def _asked(self, prompt: Prompt, candidates: list[str], counted: bool) -> dict[str, str]:
-        """What the tools say, those that are not asked saying nothing."""
-        tools = self.players.tools
-        names = list(tools) if self.players.choose is None else self.players.choose(prompt, list(tools))
-        if unknown := sorted(set(names) - set(tools)):
-            raise SettingError(f"tools {unknown} were chosen", expected=f"among {sorted(tools)}")
-        asked = {name: tools[name] for name in tools if name in names}
-        said, failed = ask(asked, prompt, candidates, seconds=self.settings.tool_seconds)
-        self.counts["tool_calls"] += len(asked)
-        self.counts["tool_failures"] += len(failed)
-        if counted and asked and len(failed) == len(asked):
-            self.counts[TOOLLESS] += 1
-            self._failure = f"{named(prompt)}: " + "; ".join(f"{name}: {why}" for name, why in failed.items())
-        return {name: said.get(name, "") for name in tools}
-
-    def _scored(
-        self,
-        prompt: Prompt,
-        candidates: list[str],
-        knowledge: dict[str, str],
-        instructions: Instructions,
-        rng: torch.Generator,
-    ) -> tuple[list[float | None], list[str]]:
-        """Scores and reasons by candidate, of a judge who sees them in random order."""
-        order = torch.randperm(len(candidates), generator=rng).tolist()
-        sums: list[float | None] = [0.0] * len(candidates)
-        reasons = [""] * len(candidates)
-        for places in (order, order[::-1])[: self.settings.orders]:
-            shown = [candidates[place] for place in places]
-            scores, said = assessed(self.players.judge, prompt, shown, knowledge, instructions.judge)
-            for place, score, reason in zip(places, scores, said, strict=True):
-                before = sums[place]
-                sums[place] = None if score is None or before is None else before + score
-                reasons[place] = reasons[place] or reason
-        return [None if one is None else one / self.settings.orders for one in sums], reasons
-
-    def _picked(self, values: Tensor) -> list[tuple[int, int]]:
-        if self.settings.pair == "best_worst":
-            return best_worst(values)
-        return all_margin(values, margin=self.settings.margin)
-
-    def _graded(self, pair: JudgedPair) -> tuple[float, str]:
-        reward, critique = self._reward(pair)
-        if not 0 <= reward <= 1:
-            raise DataError(f"the reward of a pair is {reward}", where=named(pair.prompt), expected="0 to 1")
-        return float(reward), critique
-
-    def _label(self, prompt: Prompt) -> str:
-        if prompt.answer is None or not str(prompt.answer).strip():
-            raise DataError(
-                "a prompt has no right answer to be the better one",
-                where=named(prompt),
-                cure="give an answer column, or let the judge choose (positive 'judge')",
-            )
-        return str(prompt.answer)
-
-    def _with_label(
-        self, prompt: Prompt, worse: str, score: float, reason: str, knowledge: dict[str, str]
-    ) -> JudgedPair:
-        return JudgedPair(prompt, (self._label(prompt), worse), (10.0, score), ("given", reason), knowledge)
 
     def _record(
         self, outcome: Outcome, pair: JudgedPair, reward: float, critique: str, *, turn: int
@@ -395,7 +211,7 @@ class PreferenceGame:
         if counts[TOOLLESS] > FAILED_AT_MOST * prompts:
             raise DataError(
                 f"all tools failed on {counts[TOOLLESS]} of {prompts} prompts",
-                where=self._failure,
+                where=self._maker.failure,
                 expected=f"at most {FAILED_AT_MOST:.0%}",
                 cure="mend the tools, or raise tool_seconds",
             )
@@ -420,21 +236,12 @@ class PreferenceGame:
         """Go on from a `state_dict`."""
         plain = json.loads(bytes(state["game"].tolist()))
         self.instructions = Instructions(**plain["instructions"])
-        self.counts = Counter(plain["counts"])
+        self.counts.clear()  # and not another counter: the maker of pairs counts in this one
+        self.counts.update(plain["counts"])
         self._rewards, self._known = plain["rewards"], plain["known"]
         self.pairs = [_preference(*one) for one in plain["pairs"]]
         for name, rng in self._rng.items():
             rng.set_state(state["generators"][name])
-
-
-SKIPPED, UNJUDGED, TIED, TOOLLESS = "skipped", "unjudged", "tied", "toolless"
-COUNTED = (
-    "prompts", "pairs", SKIPPED, UNJUDGED, TIED, "rejected", TOOLLESS, "tool_calls", "tool_failures",
-    "proposed", "revised", "probed",
-)  # fmt: skip
-"""What is counted: prompts played, pairs kept; prompts whose candidates did not differ, could not be judged,
-were judged alike, gave no pair good enough, or met no tool that worked; calls of tools and those that failed;
-revisions proposed and kept, and prompts played for the probe."""
 
 
 def histogram(rewards: Sequence[float], *, bins: int = 5) -> str:

@@ -39,9 +39,10 @@ from policysmith.objectives.preferences import check_beta, dpo_loss
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
+from policysmith.synthesis.game_settings import GameSettings
 from policysmith.synthesis.judging import Writing
 from policysmith.synthesis.players import Players
-from policysmith.synthesis.preferences import GameSettings, PreferenceGame
+from policysmith.synthesis.preferences import PreferenceGame
 from policysmith.training import processes
 from policysmith.training.learners.preference import on_pairs
 from policysmith.training.learners.preference_rounds import preference_rounds
