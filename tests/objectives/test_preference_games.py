@@ -61,6 +61,26 @@ def test_the_last_policy_of_nash_md_converges_at_least_as_fast_as_proven():
     assert gaps[-1] < 1e-6
 
 
+def test_an_outcome_comes_back_from_less_probability_than_a_number_can_hold():
+    """In nats, each step's own eta times the wins on top of the shrunk ones before, MU's logs left aside."""
+    path = nash_md(CYCLE, MU, tau=1e-4, steps=4)
+    # eta 10000, wins against MU (0.61, 0.51, 0.41): (0, -1000, -2000)
+    assert path[1].tolist() == pytest.approx([1, 0, 0], abs=1e-300)
+    # a third of it, eta 6667, wins against the first (0.5, 0.1, 0.8): (3333, 333, 4667), the last is back
+    assert path[2].tolist() == pytest.approx([0, 0, 1], abs=1e-300)
+    # half of it, eta 5000, wins against the last (0.2, 0.8, 0.5): (333, 1833, 2500)
+    assert float(path[3][1].log()) == pytest.approx(1833.3 - 2500, abs=2)
+    # 0.6 of it, eta 4000: (-500, 2800, 2000)
+    assert path[4].tolist() == pytest.approx([0, 1, 0], abs=1e-300)
+
+
+def test_nash_md_without_a_penalty_to_speak_of_finds_every_outcome_of_a_cycle_again():
+    path = nash_md(CYCLE, MU, tau=1e-4, steps=3000)
+    assert bool(path.isfinite().all())
+    assert torch.allclose(path.sum(1), torch.ones(3001).double())
+    assert path[1:].mean(0).tolist() == pytest.approx([0.3, 0.3, 0.4], abs=0.05)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_small_penalty_is_nearly_none(seed):
     wins = random_game(seed, 6)
@@ -115,6 +135,12 @@ def test_a_mixture_of_tokens():
         torch.tensor([2.0, 0, -1]).softmax(0), torch.tensor([0.0, 1, 0]).softmax(0), weight=0.25
     )
     assert mixed.tolist() == pytest.approx([0.718440, 0.205837, 0.075723], abs=1e-6)
+
+
+def test_a_mixture_that_is_the_reference_has_outcomes_that_the_policy_excludes():
+    excluding = torch.tensor([0.5, 0.5, 0.0]).double()
+    assert geometric_mixture(excluding, MU, weight=1.0).tolist() == pytest.approx(MU.tolist())
+    assert geometric_mixture(excluding, MU, weight=0.5)[2] == 0
 
 
 def test_bad_tables_and_steps_are_said():

@@ -125,25 +125,29 @@ def nash_md(
     """The policies of Nash-MD from the reference on, the start included; their last iterate converges.
 
     Centre and opponent of a step are both the mixture pi^(1 - eta tau) mu^(eta tau). The schedule is
-    eta = 2 / (tau (t + 2)). Raises `SettingError` for eta tau above 1.
+    eta = 2 / (tau (t + 2)): its first steps are a best answer's where tau is small, and leave outcomes less
+    probability than a number can hold, from which later ones bring them back. Raises `SettingError` for
+    eta tau above 1.
     """
     wins, reference = check_preferences(wins), check_reference(reference)
     if eta == "schedule":
         _check_tau(tau)
     elif not (eta > 0 and 0 <= eta * tau <= 1):
         raise SettingError(f"eta {eta} and tau {tau}", expected="eta above 0, and eta tau from 0 to 1")
-    policies = [reference]
+    held = reference.log()
+    path = [held]
     for t in range(steps):
         rate = 2 / (tau * (t + 2)) if eta == "schedule" else float(eta)
-        policies.append(_md_step(wins, reference, policies[-1], tau=tau, eta=rate))
-    return torch.stack(policies)
+        mixture = _mixed(path[-1], held, weight=min(1.0, rate * tau))
+        path.append(torch.log_softmax(mixture + rate * (wins @ mixture.exp()), -1))
+    return torch.stack(path).exp()
 
 
 def geometric_mixture(policy: Chances, reference: Chances, *, weight: float) -> Chances:
     """pi^(1 - weight) mu^weight brought to sum to 1."""
     if not 0 <= weight <= 1:
         raise SettingError(f"a mixture weight of {weight}", expected="from 0 to 1")
-    return torch.softmax((1 - weight) * policy.log() + weight * reference.log(), -1)
+    return _mixed(policy.log(), reference.log(), weight=weight).exp()
 
 
 def win_rate_rewards(wins: Wins, policy: Chances) -> Chances:
@@ -192,9 +196,11 @@ def divergence(policy: Chances, reference: Chances) -> float:
     return float(torch.where(policy > 0, policy * (policy.log() - reference.log()), 0.0).sum())
 
 
-def _md_step(wins: Wins, reference: Chances, policy: Chances, *, tau: float, eta: float) -> Chances:
-    mixture = geometric_mixture(policy, reference, weight=min(1.0, eta * tau))
-    return torch.softmax(mixture.log() + eta * (wins @ mixture), -1)
+def _mixed(policy: Chances, reference: Chances, *, weight: float) -> Chances:
+    """The geometric mixture of log-probabilities, as one of log-probabilities."""
+    if weight == 1:  # also of outcomes that the policy excludes, whose log-probability has no product with 0
+        return torch.log_softmax(reference, -1)
+    return torch.log_softmax((1 - weight) * policy + weight * reference, -1)
 
 
 def _check_tau(tau: float) -> None:
