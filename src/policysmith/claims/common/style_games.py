@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from policysmith.claims.common.language import Arm, ArmResult, Judged, Measuring
+from policysmith.claims.common.language import Arm, ArmResult, Judged, Measuring, by_seed
 from policysmith.claims.common.measurements import sequence_kl
-from policysmith.claims.common.review_learning import HELD_OUT, KL, VALIDATION, Begun, begun, by_seed
+from policysmith.claims.common.review_learning import HELD_OUT, KL, VALIDATION, Begun, begun
 from policysmith.claims.common.rlhf import Proxy
 from policysmith.claims.common.styles import (
     SAMPLING,
