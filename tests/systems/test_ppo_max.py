@@ -28,7 +28,7 @@ def letters(text, prompt):
 
 
 def run(module, **settings):
-    options = {name: settings.pop(name) for name in ("text", "second") if name in settings}
+    options = {name: settings.pop(name) for name in ("text", "second", "examples") if name in settings}
     config = replace(module.PRESETS["tiny"], **settings)
     return list(module.train(tiny(), PROMPTS, letters, config=config, **options))
 
@@ -150,3 +150,35 @@ def test_models_that_cannot_be_mixed_are_refused():
         run(salsa, second=tiny(), steps=1)
     with pytest.raises(SettingError, match="alpha"):
         salsa.Config(alpha=1.5)
+
+
+def test_the_divergences_from_both_models_are_logged_beside_that_from_the_soup():
+    metrics = run(salsa, second=tiny(1))[0].metrics
+    assert metrics["kl_first"] == pytest.approx(0, abs=1e-4), "the policy begins as the first model"
+    assert metrics["kl_second"] > metrics["kl"] > 0.001
+    swapped = run(salsa, second=tiny(1), alpha=0.0)[0].metrics
+    assert swapped["kl"] == pytest.approx(swapped["kl_second"], abs=1e-5)
+    quiet = run(salsa, second=tiny(1), log_parents=False)
+    assert "kl_first" not in quiet[0].metrics
+    assert quiet[-1].metrics["reward"] == run(salsa, second=tiny(1))[-1].metrics["reward"]
+
+
+def test_models_that_lie_in_different_basins_are_refused_where_examples_tell():
+    from policysmith.training.learners.supervised import SupervisedSettings, supervised_run
+
+    settings = SupervisedSettings(steps=60, batch_size=4, learning_rate=1e-2, warmup_steps=0)
+
+    def taught(model, seed):
+        for _ in supervised_run(model, TEXT, settings=settings, seed=seed):
+            pass
+        return model
+
+    first, apart = taught(tiny(0), 0), taught(tiny(1), 0)
+    losses = salsa.check_basin(first, taught(first.frozen_copy().requires_grad_(True), 1), TEXT)
+    assert len(losses) == 5
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    with pytest.raises(CapabilityError, match="one basin"):
+        salsa.train(first, PROMPTS, letters, second=apart, examples=TEXT, config=salsa.PRESETS["tiny"])
+    assert all(torch.equal(before[name], value) for name, value in first.state_dict().items())
+    # Without examples nothing can be told.
+    salsa.train(first, PROMPTS, letters, second=apart, config=salsa.PRESETS["tiny"])

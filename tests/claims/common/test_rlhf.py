@@ -11,7 +11,15 @@ import torch
 
 from policysmith.claims.common.review_language import WORDS
 from policysmith.claims.common.reviews import demonstrations, gold, prompts
-from policysmith.claims.common.rlhf import Lists, Pairs, Proxy, Rankings, misordered, proxy_accuracy
+from policysmith.claims.common.rlhf import (
+    Lists,
+    Pairs,
+    Proxy,
+    Rankings,
+    fine_tuned,
+    misordered,
+    proxy_accuracy,
+)
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import SettingError
 from policysmith.common.stages import result_of
@@ -108,6 +116,19 @@ def test_the_proxy_is_trained_once_and_ranks_what_it_was_shown_as_gold_does(fold
     texts, asked = [row.answers[0] for row in pairs], list(pairs.prompts)
     assert torch.equal(again(texts, asked), model(texts, asked))
     assert replace(proxy, seed=1).name != proxy.name
+
+
+def test_two_that_go_on_from_one_start_are_shown_other_parts_of_the_same_reviews(folder):
+    both = [fine_tuned(seed, first=START, size=40, steps=3) for seed in (0, 1)]
+    shown = [{(one.prompt, one.answer) for one in recipe.examples} for recipe in both]
+    assert len(shown[0]) == len(shown[1]) == 32
+    assert shown[0] != shown[1]
+    assert len(shown[0] | shown[1]) <= 40
+    assert both[0].first == both[1].first == START
+    made = [result_of(recipe.make(folder)).state_dict() for recipe in both]
+    apart = [float((made[0][name] - made[1][name]).abs().max()) for name in made[0]]
+    assert 0 < max(apart) < 0.1
+    assert "first" not in START.identity
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from policysmith.policies.language.small import small_decoder
 from policysmith.training.learner import Learner
 from policysmith.training.learners.supervised import (
     SupervisedSettings,
+    mean_loss,
     supervised_batch,
     supervised_loss,
     supervised_run,
@@ -62,6 +63,9 @@ def test_the_loss_is_the_mean_over_the_batchs_answer_tokens_alone():
     assert len(errors) == 2 + 3 + 12
     learner = Learner(policy, supervised_loss, optimizer=torch.optim.SGD(policy.parameters(), lr=0.0))
     assert learner.step(batch)["loss"] == pytest.approx(sum(errors) / 17, rel=1e-5)
+    for at_a_time in (1, 2, 64):
+        found = mean_loss(policy, EXAMPLES[:3], at_a_time=at_a_time)
+        assert found == pytest.approx(sum(errors) / 17, rel=1e-5)
 
 
 def test_an_indifferent_policy_loses_the_log_of_the_vocabulary():

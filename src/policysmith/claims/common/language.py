@@ -264,7 +264,13 @@ def measured_start(
     start: Start | Compared, tests: Mapping[str, Prompts], measuring: Measuring
 ) -> dict[str, Measured]:
     """What the model is before any arm has trained it."""
-    policy = LanguagePolicy.load(start.model)
+    return measured_policy(LanguagePolicy.load(start.model), tests, measuring)
+
+
+def measured_policy(
+    policy: LanguagePolicy, tests: Mapping[str, Prompts], measuring: Measuring
+) -> dict[str, Measured]:
+    """What a policy is that no arm has trained, by every set of questions."""
     return {name: _answers(policy, prompts, measuring) for name, prompts in tests.items()}
 
 

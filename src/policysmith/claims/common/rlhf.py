@@ -28,6 +28,7 @@ from policysmith.common.rng import generator
 from policysmith.common.saving import save_json, write_beside
 from policysmith.common.stages import Stage
 from policysmith.evaluation.answers import answer
+from policysmith.experience.examples import Examples
 from policysmith.experience.outcomes import preference_rows
 from policysmith.experience.preferences import Preference, Preferences, flipped, preferences_from_dataset
 from policysmith.policies.language.sampling import Sampling
@@ -49,6 +50,25 @@ def supervised_start(seed: int = 0, *, low: float = 0.3, steps: int = 1000) -> W
         context=64,
         words=WORDS,
         spread=0.088,
+    )
+
+
+def fine_tuned(
+    seed: int, *, first: WarmStart | None = None, size: int = 2000, low: float = 0.6, steps: int = 150
+) -> WarmStart:
+    """The supervised start (or `first`) taught on by reviews of qualities from `low` to 1.
+
+    Each seed is shown four fifths of the same `size` reviews, others than another seed, in another order.
+    """
+    shown = demonstrations(prompts(size, 17), 0, low=low)
+    part = torch.randperm(size, generator=generator(seed, "part"))[: size * 4 // 5].sort().values
+    first = first or supervised_start()
+    return replace(
+        first,
+        examples=Examples([shown[i] for i in part.tolist()]),
+        settings=SupervisedSettings(steps=steps, batch_size=32, learning_rate=1e-3),
+        seed=seed,
+        first=first,
     )
 
 

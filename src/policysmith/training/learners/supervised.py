@@ -94,6 +94,18 @@ def supervised_loss(
     return -log_prob, {"entropy": entropy}
 
 
+def mean_loss(policy: LanguagePolicy, examples: Sequence[Example], *, at_a_time: int = 64) -> float:
+    """The loss of examples in nats per answer token, all tokens alike, without gradient."""
+    total, tokens = 0.0, 0
+    for begin in range(0, len(examples), at_a_time):
+        batch = supervised_batch(policy, examples[begin : begin + at_a_time])
+        with torch.no_grad():
+            values, _ = supervised_loss(policy, batch)
+        total += float(values[batch["mask"]].sum())
+        tokens += int(batch["mask"].sum())
+    return total / tokens
+
+
 def supervised_learner(
     module: nn.Module, settings: SupervisedSettings, *, loss: Loss = supervised_loss
 ) -> Learner:
