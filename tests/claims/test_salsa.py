@@ -122,10 +122,7 @@ def test_far_prompts_are_others_than_those_to_choose_by_or_to_measure_by():
 
 
 def test_a_miniature_run_makes_a_record_and_a_plot(tmp_path, monkeypatch, small_reviews):
-    from policysmith.claims.common import review_learning
-
-    few = partial(fine_tuned, first=review_learning.supervised_start(), size=40, steps=3)
-    monkeypatch.setattr(experiment, "fine_tuned", few)
+    monkeypatch.setattr(experiment, "fine_tuned", partial(fine_tuned, size=40, steps=3))
     monkeypatch.setattr(experiment, "STEPS", 2)
     monkeypatch.setattr(experiment, "HELD", {**experiment.HELD, "prompts": 4})
     found = result_of(experiment.reproduce(seeds=[0, 1], folder=tmp_path, evaluate=4))

@@ -85,10 +85,10 @@ def called(method: str, beta: float) -> str:
     return f"{method}, {beta:g}"
 
 
-def parents(seed: int, folder: Path) -> Generator[Stage, None, Parents]:
+def parents(base: Begun, seed: int, folder: Path) -> Generator[Stage, None, Parents]:
     """The two models of a seed, made where they are not in the cache `folder` yet, and their soup."""
-    first = yield from begun(folder, fine_tuned(2 * seed))
-    second = yield from begun(folder, fine_tuned(2 * seed + 1))
+    first = yield from begun(folder, fine_tuned(2 * seed, first=base.recipe))
+    second = yield from begun(folder, fine_tuned(2 * seed + 1, first=base.recipe))
     mixed = first.policy.frozen_copy()
     mixed.load_state_dict(soup([first.policy.state_dict(), second.policy.state_dict()]))
     return Parents(first, second, mixed)
@@ -132,7 +132,7 @@ def reproduce(
     supervised: dict[str, list[dict[str, Measured]]] = {FIRST: [], SECOND: [], SOUP: []}
     losses = []
     for seed in seeds:
-        both = yield from parents(seed, folder)
+        both = yield from parents(base, seed, folder)
         how = measured_by(both, proxy)
         losses.append(salsa.check_basin(both.first.policy, both.second.policy, shown))
         start = both.first.asked(prompts(4000, 5), proxy.model, proxy.name)

@@ -144,7 +144,7 @@ def check_basin(first: LanguagePolicy, second: LanguagePolicy, examples: Example
     Raises `CapabilityError` where it rises between them: they do not lie in one basin.
     """
     losses = loss_barrier(
-        first, first.state_dict(), second.state_dict(), lambda model: mean_loss(model, examples)
+        first, first.state_dict(), second.state_dict(), lambda _: mean_loss(first, examples)
     )
     check_barrier(losses)
     return losses
