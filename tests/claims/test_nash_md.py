@@ -13,6 +13,7 @@ from policysmith.claims.common import style_games, styles
 from policysmith.claims.common.games import cycle
 from policysmith.claims.common.review_learning import KL, Begun
 from policysmith.claims.common.style_games import EMA, REPLY, RLHF, SELF, START, mixed
+from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import result_of
 from policysmith.objectives.preference_games import duality_gap, regularised_nash
 from policysmith.training.learners.supervised import SupervisedSettings
@@ -129,7 +130,7 @@ def test_the_mixture_is_chosen_on_the_validation_prompts():
 
 
 def test_arms_differ_in_the_opponent_and_rlhf_in_the_judge_alone():
-    start = Begun(styles.styles_start(), Path("model"), None)  # type: ignore[arg-type]
+    start = Begun(None, Path("model"), None)  # type: ignore[arg-type]
     arms = {arm.label: arm for arm in style_games.arms(start, len, "length")}
     assert list(arms) == [SELF, *map(mixed, style_games.MIXTURES), REPLY, EMA, RLHF]
     for arm in arms.values():
@@ -146,7 +147,8 @@ def test_arms_differ_in_the_opponent_and_rlhf_in_the_judge_alone():
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra 'language'")
 def test_a_miniature_of_both_parts_makes_a_record(tmp_path, monkeypatch):
     quick = SupervisedSettings(steps=30, batch_size=16, learning_rate=1e-2)
-    start = replace(styles.styles_start(), settings=quick, width=32, layers=1)
+    shown = styles.demonstrations(styles.prompts(), 500, 0)
+    start = WarmStart(shown, quick, width=32, layers=1, context=24, words=styles.WORDS, spread=0.1)
     for module, name, value in (
         (experiment, "STEPS", 5),
         (style_games, "styles_start", lambda: start),

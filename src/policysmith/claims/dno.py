@@ -4,6 +4,10 @@ For each seed a cycle of three outcomes of unequal strengths, and ten outcomes o
 pair loss is minimised over all pairs and compared with the closed form; every step is checked for the gain
 that it is promised, P(new better than old) >= 1/2 + eta KL(new, old); and after many steps the last policy
 and the average of all are compared in what the best answer to them gains.
+
+Then rounds of a small decoder beside a teacher (`common.taught_reviews`), for the first few seeds: whether
+all clear pairs are better than those that the teacher wins, and these better than a teacher who is always
+right, in wins against the teacher; and whether every round beats the one before.
 """
 
 from __future__ import annotations
@@ -17,11 +21,24 @@ import torch
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
+from policysmith.claims.common import taught_reviews
 from policysmith.claims.common.games import at_random, cycle, exact_arm
+from policysmith.claims.common.language import trained_seconds
+from policysmith.claims.common.taught_reviews import (
+    DNO,
+    OVER_BEFORE,
+    OVER_TEACHER,
+    RESTRICTIVE,
+    ROUNDS,
+    SPIN,
+    Learnt,
+    in_round,
+)
+from policysmith.common.config import config_to_json
 from policysmith.common.rng import generator
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim, plots
-from policysmith.evaluation.statistics import mean_interval
+from policysmith.evaluation.statistics import mean_interval, paired_difference
 from policysmith.objectives.preference_games import (
     Chances,
     Wins,
@@ -73,9 +90,12 @@ def played(wins: Wins, start: Chances) -> tuple[list[Chances], float]:
 
 
 def reproduce(
-    *, seeds: Sequence[int], folder: Path, evaluate: int = 0, ablations: bool = False
+    *, seeds: Sequence[int], folder: Path, evaluate: int = 300, ablations: bool = False
 ) -> Generator[Stage, None, claim.Claim]:
-    """Run the experiment: `seeds` are games."""
+    """Run the experiment: `seeds` are games.
+
+    The first few of them also train on reviews, asked for `evaluate` held-out records; none for 0.
+    """
     began = time.perf_counter()
     found: dict[str, dict[str, list[float]]] = {name: {} for name in (START, LAST, AVERAGE, REGRESSED)}
     for number, seed in enumerate(seeds):
@@ -91,18 +111,35 @@ def reproduce(
             closed = soft_policy_iteration(wins, start, eta=ETA)
             apart = float((regressed(wins, start, eta=ETA) - closed).abs().max())
             found[REGRESSED].setdefault(f"{APART}, {kind}", []).append(apart)
+    exact, few = time.perf_counter() - began, seeds[: taught_reviews.SEEDS]
+    learnt = None
+    if evaluate:
+        learnt = yield from taught_reviews.learnt(few, folder, evaluate, ablations=ablations)
     return claim.build_claim(
         "dno",
         paper_claim="a step of policy iteration towards the win rate against oneself is a regression on "
-        "pairs; it gains what it is promised, and the average of its policies is one that none beats",
+        "pairs; it gains what it is promised, and the average of its policies is one that none beats; "
+        "in rounds beside a teacher all clear pairs are better than those that the teacher wins",
         question=f"what the regression finds, what each of {STEPS} steps gains, and where they end, in games "
-        "that are known exactly",
-        arms=[exact_arm(name, by, seeds) for name, by in found.items()],
-        comparisons=comparisons(found),
+        "that are known exactly; and who wins against the teacher after rounds of reviews",
+        arms=[
+            *(exact_arm(name, by, seeds) for name, by in found.items()),
+            *(taught_reviews.taught_arms(learnt, few) if learnt else []),
+        ],
+        comparisons=comparisons(found) + (of_reviews(learnt) if learnt else []),
         seeds=seeds,
-        settings={"eta": ETA, "steps": STEPS},
-        seconds=round(time.perf_counter() - began, 1),
-        recipe_version=1,
+        settings={
+            "eta": ETA,
+            "steps": STEPS,
+            "reviews": {
+                "held_out_records": evaluate,
+                "rounds": ROUNDS,
+                "worst_quality_of_the_teacher": taught_reviews.QUALITY,
+                **config_to_json(taught_reviews.BUDGET),
+            },
+        },
+        seconds=round(exact + (trained_seconds(learnt.results) if learnt else 0), 1),
+        recipe_version=2,
     )
 
 
@@ -135,6 +172,21 @@ def comparisons(found: dict[str, dict[str, list[float]]]) -> list[claim.Comparis
     )
     what = "in a cycle the last policy is beaten"
     parts.append(claim.Comparison(what, LAST, AVERAGE, f"{EXPLOITED}, cycle", gap, WITHIN, "higher"))
+    return parts
+
+
+def of_reviews(found: Learnt) -> list[claim.Comparison]:
+    """All clear pairs above those that the teacher wins, these above SPIN; and each round above the last."""
+    parts = []
+    for better, worse in ((DNO, RESTRICTIVE), (RESTRICTIVE, SPIN)):
+        gap = paired_difference(found.over_teacher(better), found.over_teacher(worse))
+        name = f"{better} above {worse.removeprefix('reviews: ')}"
+        parts.append(claim.Comparison(name, better, worse, OVER_TEACHER, gap, 0.0, "higher"))
+    for number in range(1, ROUNDS + 1):
+        won = found.over_before(DNO, number)
+        gap = paired_difference(won, np.full_like(won, 0.5))
+        name, metric = f"reviews: round {number} beats the one before", in_round(OVER_BEFORE, number)
+        parts.append(claim.Comparison(name, DNO, DNO, metric, gap, 0.0, "higher"))
     return parts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import replace
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from policysmith.claims.common import styles
 from policysmith.claims.common.reviews import cyclic_preference
 from policysmith.claims.common.styles import LENGTH, WORDS, StylePairs, chance, judge, marks, well_formed
+from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import SettingError
 from policysmith.common.rng import numpy_generator
 from policysmith.common.stages import result_of
@@ -103,9 +103,9 @@ def test_demonstrations_are_well_formed_and_show_the_styles_as_often_as_is_said(
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra 'language'")
 def test_pairs_are_of_different_sentences_and_labelled_by_the_oracle(tmp_path):
-    start = replace(
-        styles.styles_start(), settings=SupervisedSettings(steps=60, batch_size=32, learning_rate=1e-2)
-    )
+    shown = styles.demonstrations(styles.prompts(), 1000, 0)
+    settings = SupervisedSettings(steps=60, batch_size=32, learning_rate=1e-2)
+    start = WarmStart(shown, settings, width=32, layers=1, context=24, words=WORDS, spread=0.1)
     pairs = result_of(StylePairs(start, size=150).make(tmp_path))
     again = result_of(StylePairs(start, size=150).make(tmp_path))
     assert pairs.fingerprint == again.fingerprint

@@ -30,6 +30,7 @@ from policysmith.evaluation.answers import Answers, answer
 from policysmith.evaluation.cache import CachedRun
 from policysmith.evaluation.comparison import training_seconds
 from policysmith.evaluation.statistics import Interval, paired_difference, success_interval
+from policysmith.experience.examples import Examples
 from policysmith.experience.preferences import Preferences
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
@@ -97,6 +98,30 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """Where arms start that imitate: a model in a folder and what it is called, and examples."""
+
+    model: Path
+    model_name: str
+    examples: Examples
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What a system is called with."""
+        return self.model, self.examples
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a system is called with by name."""
+        return {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the inputs from others."""
+        return f"{self.model_name}/{self.examples.fingerprint}"
+
+
+@dataclass(frozen=True)
 class Judged(Start):
     """Where arms start whose answers are compared with others'; `reward` is then the judge."""
 
@@ -118,7 +143,7 @@ class Arm:
     label: str
     module: ModuleType
     config: Any
-    start: Start | Compared | None = None
+    start: Start | Compared | Shown | None = None
 
 
 @dataclass(frozen=True)

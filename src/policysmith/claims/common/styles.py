@@ -200,7 +200,7 @@ class StylePairs:
         return {"styles": self.size, "seed": self.seed, "start": self.start.identity}
 
     def make(self, folder: Path) -> Generator[Stage, None, Preferences]:
-        """The pairs, drawn anew each time, the same each time; a sentence that was drawn twice is none."""
+        """The pairs, the same each time; without those of an empty sentence, or of the same one twice."""
         policy = yield from self.start.make(folder)
         yield Stage("sample pairs", 0, 1)
         every = prompts()
@@ -213,5 +213,5 @@ class StylePairs:
             for prompt, one, other, p, drawn in zip(
                 asked, first, second, judge(asked, first, second), luck, strict=True
             )
-            if one != other
+            if one and other and one != other
         )
