@@ -122,7 +122,8 @@ def reproduce(
         settings={
             "tau": TAU, "steps": STEPS, "constant_eta": 0.1, "self_play_eta": 1.0,
             "styles": {
-                "held_out_prompts": evaluate, "sentences": style_games.COPIES,
+                "held_out_prompts": len(pools[HELD_OUT][0][SELF]) if evaluate else 0,
+                "sentences": style_games.COPIES,
                 "mixtures": list(style_games.MIXTURES), **style_games.BUDGET,
             },
         },
