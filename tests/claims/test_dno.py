@@ -95,6 +95,7 @@ def test_a_tie_is_half_a_win_and_copies_of_the_same_place_do_not_meet():
     assert beats(first, second).tolist() == [0.5, 0.25]
     assert (beats(first, second) + beats(second, first)).tolist() == [1.0, 1.0]
     assert beats(first, first).tolist() == [0.5, 0.5]
+    assert beats(np.array([[6.0, 3.0]]), np.array([[3.0, 5.0]])).tolist() == [0.75]  # all pairs: 0.625
 
 
 def test_rounds_that_win_hold_and_those_that_stand_still_do_not():
