@@ -64,10 +64,53 @@ def test_the_mean_is_over_the_pairs_of_the_batch():
     assert lipo.terms_weight(lipo.Config(reduction="sum"))(batch).tolist() == [0.5, 0.5]
 
 
-def test_a_batch_in_which_no_label_is_above_another_is_an_error():
+@pytest.mark.parametrize("kind", lipo.LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_list_whose_labels_all_agree_counts_nothing_for_any_loss(kind, reduction):
+    batch = {
+        "label": torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.5, 0.5]]),
+        "present": torch.ones(2, 3, dtype=torch.bool),
+        "row_id": torch.arange(2),
+    }
+    weigh = lipo.terms_weight(lipo.Config(kind=kind, reduction=reduction))
+    alone = {name: value[:1] for name, value in batch.items()}
+    assert weigh(batch).tolist() == [*weigh(alone).tolist(), 0.0]
+
+
+@pytest.mark.parametrize("kind", lipo.LOSSES)
+def test_a_batch_of_agreeing_lists_is_an_error_for_every_loss(kind):
     level = Preferences([Preference(Prompt(f"{n}"), ("a", "b"), (0.5, 0.5)) for n in range(4)])
     with pytest.raises(DataError, match="no preference pairs in a batch"):
-        losses(lipo, level)
+        losses(lipo, level, kind=kind)
+
+
+def test_answers_that_are_given_best_first_are_learnt_from_in_an_order_of_the_seeds(monkeypatch):
+    given = Preferences(
+        Preference(Prompt(f"{n}="), ("a", "b", "c", "d"), (1.0, 0.75, 0.25, 0.0)) for n in range(300)
+    )
+    seen = []
+    monkeypatch.setattr(lipo, "preference_run", lambda policy, lists, **options: seen.append(lists))
+    for seed in (0, 0, 1):
+        lipo.train(tiny(), given, seed=seed)
+    prints = [lists.fingerprint for lists in seen]
+    assert prints[0] == prints[1] != prints[2]
+    best = [row.labels.index(1.0) for row in seen[0]]
+    assert all(50 < best.count(place) < 100 for place in range(4)), (
+        "in no place more often than chance has it"
+    )
+
+
+def test_answers_given_twice_count_once_where_asked():
+    with pytest.warns(UserWarning, match="more than once"):
+        twice = lists_from_rows(
+            {"prompt": f"{n}=", "answers": ["a", "b", "a", "c"], "labels": [1.0, 0.5, 1.0, 0.0]}
+            for n in range(8)
+        )
+    once = lists_from_rows(
+        {"prompt": f"{n}=", "answers": ["a", "b", "c"], "labels": [1.0, 0.5, 0.0]} for n in range(8)
+    )
+    assert losses(lipo, twice, deduplicate=True) == losses(lipo, once)
+    assert losses(lipo, twice, deduplicate=False) != losses(lipo, once)
 
 
 def test_labels_outside_zero_to_one_and_unknown_words_are_refused():

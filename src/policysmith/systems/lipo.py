@@ -8,8 +8,9 @@ The paper's own weighs each pair by how much the ranking would gain if the two s
     sum over psi_i > psi_j of Delta_ij log(1 + exp(-(s_i - s_j))),
     Delta_ij = |2^psi_i - 2^psi_j| |1 / log2(1 + rank_i) - 1 / log2(1 + rank_j)|
 
-with ranks by the scores of now, held constant. The loss of a batch is the mean over its terms: all pairs,
-all outcomes, or all lists.
+with ranks by the scores of now, held constant. Ranks break ties by the order of the answers, and at the start
+all scores are equal: so the answers of each list are shuffled first. The loss of a batch is the mean over its
+terms: all pairs, all outcomes, or all lists. Lists whose labels all agree rank nothing and count nothing.
 
 Reference: Liu et al. 2024, LiPO: listwise preference optimization through learning-to-rank (2402.01878).
 """
@@ -22,12 +23,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
-import torch
 from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
+from policysmith.experience.lists import deduplicated, shuffled
 from policysmith.experience.preferences import Preferences
 from policysmith.objectives.preferences import check_beta
 from policysmith.objectives.ranking import (
@@ -49,6 +50,8 @@ from policysmith.training.learners.preference import (
     preference_run,
 )
 from policysmith.training.loop import Progress, RunState
+
+RECIPE_VERSION = 2
 
 Kind = Literal["lambda", "pair-logistic", "pair-hinge", "list-mle", "softmax", "point-mse", "point-sigmoid"]
 
@@ -73,6 +76,7 @@ class Config(PreferenceSettings):
       `discount`), or none.
     - `scale_by_length`: of `lambda`: weights times the number of outcomes, as the authors' library has it.
     - `reduction`: `mean` over the terms of a batch, as that library has it, or `sum` per list, lists alike.
+    - `deduplicate`: an answer that is in a list more than once counts once, with the mean of its labels.
     """
 
     batch_size: int = 32
@@ -82,6 +86,7 @@ class Config(PreferenceSettings):
     weights: LambdaWeights = "dcg"
     scale_by_length: bool = True
     reduction: Literal["mean", "sum"] = "mean"
+    deduplicate: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,9 +119,10 @@ def train(
     is labelled above another.
     """
     check_labels(preferences)
+    lists = deduplicated(preferences) if config.deduplicate else preferences
     return preference_run(
         policy,
-        preferences,
+        shuffled(lists, seed=seed),
         loss=ranking(config),
         weight=terms_weight(config),
         settings=config,
@@ -140,25 +146,26 @@ def ranking(config: Config) -> PreferenceLoss:
 
 
 def terms_weight(config: Config) -> RowWeight:
-    """What each list counts: one over the terms of the batch, or one over its lists.
+    """What each list counts: one over the terms of the batch, or over its lists; 0 where labels all agree.
 
-    Raises `DataError` for a batch without a pair, where the loss is one of pairs.
+    Raises `DataError` for a batch in which they do in every list.
     """
 
     def weight(batch: TensorDict) -> Float[Tensor, "row"]:
         label, present = batch["label"], batch["present"]
         pairs = pair_terms(label, present)
-        if config.kind.startswith(("lambda", "pair")) and not bool(pairs.any()):
+        told = pairs > 0
+        if not bool(told.any()):
             raise DataError(
                 "no preference pairs in a batch: no answer of its lists is labelled above another",
                 where=f"preferences {batch['row_id'].tolist()[:10]}",
                 cure="leave out lists whose labels are all equal",
             )
-        rows = len(label)
         if config.reduction == "sum" or config.kind in ("list-mle", "softmax"):
-            return torch.full((rows,), 1 / rows, device=label.device)
-        terms = present.sum() if config.kind.startswith("point") else pairs.sum()
-        return torch.full((rows,), 1.0, device=label.device) / terms
+            terms = told
+        else:
+            terms = present.sum(1) * told if config.kind.startswith("point") else pairs
+        return told.float() / terms.sum()
 
     return weight
 
