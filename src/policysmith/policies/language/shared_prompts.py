@@ -134,7 +134,12 @@ def attend(
         return line.index_select(0, place.flatten()).unflatten(0, place.shape).transpose(1, 2)
 
     prompt = F.scaled_dot_product_attention(
-        *(at(x, layout.prompt) for x in (query, key, value)), is_causal=True, scale=scale, enable_gqa=grouped
+        at(query, layout.prompt),
+        at(key, layout.prompt),
+        at(value, layout.prompt),
+        is_causal=True,
+        scale=scale,
+        enable_gqa=grouped,
     )
     answer = F.scaled_dot_product_attention(
         at(query, layout.answer),
