@@ -10,25 +10,13 @@ import pytest
 @pytest.fixture
 def small_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start and a reward model of one narrow layer that have hardly been taught."""
-    from policysmith.claims.common import review_learning, review_ppo
-    from policysmith.claims.common.review_language import WORDS
-    from policysmith.claims.common.reviews import demonstrations, prompts
-    from policysmith.claims.common.rlhf import Proxy, Rankings
-    from policysmith.claims.common.warm_start import WarmStart
-    from policysmith.training.learners.reward_models import RewardModelSettings
-    from policysmith.training.learners.supervised import SupervisedSettings
+    from reviews_in_small import START
 
-    start = WarmStart(
-        demonstrations(prompts(200, 3), 0),
-        SupervisedSettings(steps=20, batch_size=8, learning_rate=1e-2, warmup_steps=0),
-        width=32,
-        layers=1,
-        heads=2,
-        context=64,
-        words=WORDS,
-        spread=0.1,
-    )
+    from policysmith.claims.common import review_learning, review_ppo
+    from policysmith.claims.common.rlhf import Proxy, Rankings
+    from policysmith.training.learners.reward_models import RewardModelSettings
+
     taught = RewardModelSettings(steps=10, batch_size=4, learning_rate=1e-2, warmup_steps=0)
-    monkeypatch.setattr(review_learning, "supervised_start", lambda: start)
+    monkeypatch.setattr(review_learning, "supervised_start", lambda: START)
     monkeypatch.setattr(review_ppo, "Rankings", partial(Rankings, size=20, answers=3))
     monkeypatch.setattr(review_ppo, "Proxy", partial(Proxy, settings=taught))

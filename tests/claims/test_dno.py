@@ -12,6 +12,7 @@ from policysmith.claims import dno as experiment
 from policysmith.claims.common import reviews, taught_reviews
 from policysmith.claims.common.games import at_random
 from policysmith.claims.common.language import Arm, ArmResult, Measured
+from policysmith.claims.common.measurements import beats
 from policysmith.claims.common.review_language import WORDS
 from policysmith.claims.common.review_learning import HELD_OUT, KL, Begun, begun
 from policysmith.claims.common.taught_reviews import (
@@ -26,7 +27,6 @@ from policysmith.claims.common.taught_reviews import (
     TEACHER,
     UNFILTERED,
     Learnt,
-    beats,
     in_round,
 )
 from policysmith.claims.common.warm_start import WarmStart

@@ -13,7 +13,8 @@ pytest.importorskip("transformers")
 
 from policysmith.claims import entropy_cov as experiment
 from policysmith.claims.common.arithmetic import right
-from policysmith.claims.common.language import Arm, ArmResult, Measured, Start
+from policysmith.claims.common.language import Arm, ArmResult, Measured
+from policysmith.claims.common.starts import Start
 from policysmith.claims.entropy_cov import CORRELATION, SLOPE, TEST, arms, comparisons, theory_check
 from policysmith.common.stages import Stage, result_of
 from policysmith.evaluation.record import from_json, to_json

@@ -14,7 +14,8 @@ pytest.importorskip("reasoning_gym")
 
 from policysmith.claims import expo_self_explanation as experiment
 from policysmith.claims.common.arithmetic import right
-from policysmith.claims.common.language import Arm, ArmResult, Measured, Start, compare
+from policysmith.claims.common.language import Arm, ArmResult, Measured, compare
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.claims.expo_self_explanation import (
     EXPERT,

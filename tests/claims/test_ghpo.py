@@ -12,7 +12,8 @@ pytest.importorskip("reasoning_gym")
 from policysmith.claims import ghpo as experiment
 from policysmith.claims.common import helped
 from policysmith.claims.common.helped import GRPO, GUIDED, LONGER, STEPS
-from policysmith.claims.common.language import ArmResult, Measured, Start
+from policysmith.claims.common.language import ArmResult, Measured
+from policysmith.claims.common.starts import Start
 from policysmith.claims.ghpo import AT_STEPS, AT_TOKENS, EARLY, LATE, OURS, arms
 from policysmith.evaluation import claim
 from policysmith.experience.guidance import with_hint

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("reasoning_gym")
 
 from policysmith.claims import ton as experiment
-from policysmith.claims.common.language import Arm, ArmResult, Measured, Start, compare
+from policysmith.claims.common.language import Arm, ArmResult, Measured, compare
+from policysmith.claims.common.starts import Start
 from policysmith.claims.ton import EASY, HARD, LAYOUT, OURS, PLAIN
 from policysmith.common.stages import result_of
 from policysmith.evaluation import claim

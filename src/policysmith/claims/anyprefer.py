@@ -22,15 +22,14 @@ from policysmith.claims.common import tooled
 from policysmith.claims.common.language import (
     Arm,
     ArmResult,
-    Compared,
     Measuring,
-    Start,
     by_seed,
     claim_arm,
     difference,
     measured_start,
     trained_seconds,
 )
+from policysmith.claims.common.starts import Compared, Start
 from policysmith.claims.common.tooled import FACTS, GUESS, PLAIN, RUBRIC, SHORT, STEPS, SUMS, right
 from policysmith.common.config import config_to_json
 from policysmith.common.saving import load_json

@@ -22,7 +22,6 @@ from policysmith.claims.common.language import (
     Arm,
     ArmResult,
     Measuring,
-    Start,
     add_runs,
     claim_arm,
     compare,
@@ -33,6 +32,7 @@ from policysmith.claims.common.locks import Lock, blind_start, chance, opened
 from policysmith.claims.common.parts import Part, RunPart
 from policysmith.claims.common.reset_reviews import WINS, reviews
 from policysmith.claims.common.review_learning import HELD_OUT
+from policysmith.claims.common.starts import Start
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.plots import bars_with_intervals

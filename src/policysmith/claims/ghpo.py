@@ -31,14 +31,8 @@ from policysmith.claims.common.helped import (
     share_over,
     tokens_drawn,
 )
-from policysmith.claims.common.language import (
-    Arm,
-    ArmResult,
-    Start,
-    claim_arm,
-    compare,
-    trained_seconds,
-)
+from policysmith.claims.common.language import Arm, ArmResult, claim_arm, compare, trained_seconds
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim

@@ -27,13 +27,13 @@ from policysmith.claims.common.language import (
     ArmResult,
     Measured,
     Measuring,
-    Start,
     claim_arm,
     compare,
     difference,
     measured_start,
     trained_seconds,
 )
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim

@@ -29,15 +29,8 @@ import torch
 from matplotlib.figure import Figure
 
 from policysmith.claims.common.arithmetic import Level, questions, solution
-from policysmith.claims.common.language import (
-    Arm,
-    ArmResult,
-    Measuring,
-    Start,
-    claim_arm,
-    compare,
-    trained_seconds,
-)
+from policysmith.claims.common.language import Arm, ArmResult, Measuring, claim_arm, compare, trained_seconds
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.rng import derive, generator
 from policysmith.common.stages import Stage

@@ -16,11 +16,11 @@ from policysmith.claims.common.language import (
     ArmResult,
     Measured,
     Measuring,
-    Start,
     compare,
     difference,
     measured_start,
 )
+from policysmith.claims.common.starts import Start
 from policysmith.cli import look
 from policysmith.cli.comparing import check_comparable
 from policysmith.cli.language import LanguageInputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from policysmith.claims.common import reset_reviews as experiment
-from policysmith.claims.common import review_learning
-from policysmith.claims.common.language import Arm, ArmResult, Compared, Measured
+from policysmith.claims.common.language import Arm, ArmResult, Measured
 from policysmith.claims.common.reset_reviews import (
     COMPARING,
     DPO,
@@ -28,16 +26,12 @@ from policysmith.claims.common.reset_reviews import (
     review_comparisons,
     worth,
 )
-from policysmith.claims.common.review_language import WORDS
 from policysmith.claims.common.review_learning import GOLD, HELD_OUT, KL, VALIDATION, with_validation
-from policysmith.claims.common.reviews import best_pairs, demonstrations, gold, prompts
-from policysmith.claims.common.rlhf import Proxy, Rankings
-from policysmith.claims.common.warm_start import WarmStart
+from policysmith.claims.common.reviews import best_pairs, gold, prompts
+from policysmith.claims.common.starts import Compared
 from policysmith.claims.ppo_max import BUDGET
 from policysmith.common.stages import result_of
 from policysmith.systems import dpo, drpo
-from policysmith.training.learners.reward_models import RewardModelSettings
-from policysmith.training.learners.supervised import SupervisedSettings
 
 RECORDS = prompts(20, 5)
 OURS = [called(b) for b in PROBABILITIES]
@@ -120,24 +114,16 @@ def test_what_is_to_be_beaten_is_the_better_one_of_a_pair():
 
 
 def test_a_miniature_run_makes_arms_that_say_gold_wins_and_where_the_critic_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_reviews: None
 ):
-    start = WarmStart(
-        demonstrations(prompts(40, 3), 0), SupervisedSettings(steps=4, batch_size=8), width=16, layers=1,
-        heads=2, context=64, words=WORDS, spread=0.1,
-    )  # fmt: skip
-    judge = RewardModelSettings(steps=1, batch_size=2, answer_limit=36)
-    for module, name, value in (
-        (review_learning, "supervised_start", lambda: start),
-        (experiment, "Rankings", partial(Rankings, size=4, answers=3)),
-        (experiment, "Proxy", partial(Proxy, settings=judge)),
-        (experiment, "SEEDS", 2),
-        (experiment, "PAIRS", 12),
-        (experiment, "PROBABILITIES", (1.0,)),
-        (experiment, "RECIPE", replace(RECIPE, steps=1, prompts=2)),
-        (experiment, "COMPARING", replace(COMPARING, steps=1, batch_size=2)),
+    for name, value in (
+        ("SEEDS", 2),
+        ("PAIRS", 12),
+        ("PROBABILITIES", (1.0,)),
+        ("RECIPE", replace(RECIPE, steps=1, prompts=2)),
+        ("COMPARING", replace(COMPARING, steps=1, batch_size=2)),
     ):
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(experiment, name, value)
     part = result_of(experiment.reviews([5, 6, 7], tmp_path, 6, ablations=False))
     assert [arm.name for arm in part.arms] == [called(1.0), PPO, DPO]
     measured = {f"{HELD_OUT}: {name}" for name in (GOLD, KL, PROXY, WINS, "answer tokens")}
@@ -145,7 +131,7 @@ def test_a_miniature_run_makes_arms_that_say_gold_wins_and_where_the_critic_bega
         assert [run.seed for run in arm.runs] == [5, 6], "the first few of the seeds"
         assert set(arm.summary) == measured
         assert str(tmp_path) not in str(arm.settings)
-    assert part.arms[0].settings["critic"].startswith("proxy ")
+    assert (tmp_path / "reward-models" / part.arms[0].settings["critic"]).is_dir()
     assert part.settings["seeds"] == [5, 6]
     assert part.settings["gold_of_good_reviews"] == pytest.approx(worth(with_validation(6)[HELD_OUT]).mean())
     assert set(part.settings["start"]) == {GOLD, PROXY, WINS}

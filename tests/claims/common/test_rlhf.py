@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reviews_in_small import START
 
-from policysmith.claims.common.review_language import WORDS
-from policysmith.claims.common.reviews import demonstrations, gold, prompts
+from policysmith.claims.common.reviews import gold
 from policysmith.claims.common.rlhf import (
     Lists,
     Pairs,
@@ -20,29 +20,17 @@ from policysmith.claims.common.rlhf import (
     misordered,
     proxy_accuracy,
 )
-from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import SettingError
 from policysmith.common.stages import result_of
 from policysmith.experience.preferences import Preference, Preferences
 from policysmith.experience.prompts import Prompt
 from policysmith.training.learners.reward_models import RewardModelSettings
-from policysmith.training.learners.supervised import SupervisedSettings
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="needs the extra 'language'"
 )
 torch.set_num_threads(1)
 
-START = WarmStart(
-    demonstrations(prompts(200, 3), 0),
-    SupervisedSettings(steps=20, batch_size=8, learning_rate=1e-2, warmup_steps=0),
-    width=32,
-    layers=1,
-    heads=2,
-    context=64,
-    words=WORDS,
-    spread=0.1,
-)
 PAIRS = Pairs(START, size=60, flip_rate=0.0, scale=1e9)
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 from policysmith.claims.common.arithmetic import Level, Mixture, questions, right
 from policysmith.claims.common.helped_arithmetic import HINT
-from policysmith.claims.common.language import Arm, ArmResult, Measured, Measuring, Start
+from policysmith.claims.common.language import Arm, ArmResult, Measured, Measuring
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.errors import DataError
 from policysmith.common.stages import Stage

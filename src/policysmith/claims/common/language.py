@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from policysmith.claims.common.measurements import Measurement
+from policysmith.claims.common.measurements import Measurement, beats
+from policysmith.claims.common.starts import Beginning
 from policysmith.common.config import config_to_json
 from policysmith.common.saving import load_json, save_json
 from policysmith.common.stages import Stage
@@ -30,110 +31,10 @@ from policysmith.evaluation.answers import Answers, answer
 from policysmith.evaluation.cache import CachedRun
 from policysmith.evaluation.comparison import training_seconds
 from policysmith.evaluation.statistics import Interval, paired_difference, success_interval
-from policysmith.experience.examples import Examples
-from policysmith.experience.preferences import Preferences
 from policysmith.experience.prompts import Prompts
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.sampling import Sampling
 from policysmith.rewards.verifiers import Verifier
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where every arm starts: a model in a folder and what it is called, prompts, and what is right.
-
-    `reward_name` tells rewards apart: it has to change when the reward does.
-    """
-
-    model: Path
-    model_name: str
-    prompts: Prompts
-    reward: Any
-    reward_name: str
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """What a system is called with."""
-        return self.model, self.prompts, self.reward
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What a system is called with by name."""
-        return {}
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells the inputs from others."""
-        return f"{self.model_name}/{self.prompts.fingerprint}/{self.reward_name}"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Where arms start that learn from answers which were compared: a model in a folder, and preferences.
-
-    `reward` is what a system takes besides, where it takes one; `reward_name` tells it from others.
-    """
-
-    model: Path
-    model_name: str
-    preferences: Preferences
-    reward: Any = None
-    reward_name: str = ""
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """What a system is called with."""
-        both = (self.model, self.preferences)
-        return both if self.reward is None else (*both, self.reward)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What a system is called with by name."""
-        return {}
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells the inputs from others."""
-        return f"{self.model_name}/{self.preferences.fingerprint}/{self.reward_name}"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Where arms start that imitate: a model in a folder and what it is called, and examples."""
-
-    model: Path
-    model_name: str
-    examples: Examples
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """What a system is called with."""
-        return self.model, self.examples
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What a system is called with by name."""
-        return {}
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells the inputs from others."""
-        return f"{self.model_name}/{self.examples.fingerprint}"
-
-
-@dataclass(frozen=True)
-class Judged(Start):
-    """Where arms start whose answers are compared with others'; `reward` is then the judge."""
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """What a system is called with."""
-        return self.model, self.prompts
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What a system is called with by name."""
-        return {"judge": self.reward}
 
 
 @dataclass(frozen=True)
@@ -143,7 +44,7 @@ class Arm:
     label: str
     module: ModuleType
     config: Any
-    start: Start | Compared | Shown | None = None
+    start: Beginning | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +124,7 @@ class Measured:
 
 def compare(
     arms: Sequence[Arm],
-    start: Start | Compared,
+    start: Beginning,
     *,
     seeds: Sequence[int],
     tests: Mapping[str, Prompts],
@@ -268,7 +169,7 @@ def add_runs(results: dict[str, ArmResult], found: Mapping[str, ArmResult]) -> N
 def by_seed(
     arms: Callable[[int], Generator[Stage, None, Sequence[Arm]]],
     *,
-    start: Start | Compared,
+    start: Beginning,
     seeds: Sequence[int],
     tests: Mapping[str, Prompts],
     measuring: Measuring,
@@ -286,7 +187,7 @@ def by_seed(
 
 
 def measured_start(
-    start: Start | Compared, tests: Mapping[str, Prompts], measuring: Measuring
+    start: Beginning, tests: Mapping[str, Prompts], measuring: Measuring
 ) -> dict[str, Measured]:
     """What the model is before any arm has trained it."""
     return measured_policy(LanguagePolicy.load(start.model), tests, measuring)
@@ -309,11 +210,11 @@ def head_to_head(
 ) -> Float[np.ndarray, "run prompt"]:
     """How often an answer at the end beats one of the rival's to the same question; a tie is half a win.
 
-    Every answer meets every one of the rival's: the same run's, or those of a start (`measured_start`).
+    Answers meet those of the rival's same run, or of a start (`measured_start`); see `measurements.beats`.
     """
-    others = rival.answers(test) if isinstance(rival, ArmResult) else rival[test].score[None]
-    apart = arm.answers(test)[..., :, None] - others[..., None, :]
-    return (0.5 + 0.5 * np.sign(apart)).mean((2, 3))
+    return beats(
+        arm.answers(test), rival.answers(test) if isinstance(rival, ArmResult) else rival[test].score[None]
+    )
 
 
 def claim_arm(

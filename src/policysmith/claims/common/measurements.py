@@ -96,6 +96,21 @@ def wins(
     return (0.5 + 0.5 * np.sign(apart)).mean(2)
 
 
+def beats(
+    first: Float[np.ndarray, "*prompts copy"], second: Float[np.ndarray, "*prompts copy"]
+) -> Float[np.ndarray, "*prompts"]:
+    """How often an answer scores more than another policy's, by prompt; a tie is half a win."""
+    return between_copies(0.5 + 0.5 * np.sign(first[..., :, None] - second[..., None, :]))
+
+
+def between_copies(values: Float[np.ndarray, "*prompts copy copy"]) -> Float[np.ndarray, "*prompts"]:
+    """The mean over every answer of one policy against every one of another, but for those of one place.
+
+    Policies draw with the same random numbers, copy by copy: only those of different places are independent.
+    """
+    return values[..., ~np.eye(values.shape[-1], dtype=bool)].mean(-1)
+
+
 @torch.no_grad()
 def _log_prob(policy: LanguagePolicy, samples: Samples) -> Float[Tensor, "row time"]:
     """Of the answers' tokens; 0 elsewhere."""

@@ -23,7 +23,8 @@ from policysmith.claims.common.arithmetic import (
     right,
     worked_examples,
 )
-from policysmith.claims.common.language import Arm, Measuring, Start
+from policysmith.claims.common.language import Arm, Measuring
+from policysmith.claims.common.starts import Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.stages import Stage
 from policysmith.experience.prompts import Prompts

@@ -26,7 +26,6 @@ from jaxtyping import Float
 from policysmith.claims.common.language import (
     Arm,
     ArmResult,
-    Compared,
     by_seed,
     difference,
     measured_start,
@@ -43,9 +42,10 @@ from policysmith.claims.common.review_learning import (
     review_arm,
     with_validation,
 )
-from policysmith.claims.common.review_ppo import BUDGET
+from policysmith.claims.common.review_ppo import BUDGET, PROXY, learnt_reward
 from policysmith.claims.common.reviews import best_demonstrations, best_pairs, gold, prompts
-from policysmith.claims.common.rlhf import Proxy, Rankings, proxy_accuracy
+from policysmith.claims.common.rlhf import proxy_accuracy
+from policysmith.claims.common.starts import Compared
 from policysmith.common.stages import Stage
 from policysmith.evaluation import claim
 from policysmith.evaluation.statistics import paired_difference
@@ -58,7 +58,7 @@ PAIRS, CHOICE, SPOILT = 3000, 8, 0.1
 STEPS, RATE = 100, 3e-4
 PROBABILITIES = (0.25, 0.5, 1.0)
 """Of an answer to begin with a part of a good one; the best one is chosen by the validation prompts."""
-PROXY, WINS = "proxy reward", "wins against good reviews"
+WINS = "wins against good reviews"
 PPO, DPO, SAMPLED = "reviews: PPO", "reviews: DPO", "reviews: PPO++ (resets to the start's answers)"
 
 SHARED: dict[str, Any] = {name: value for name, value in BUDGET.items() if name != "text_weight"}
@@ -97,17 +97,16 @@ def reviews(
     began = time.perf_counter()
     seeds = seeds[:SEEDS]
     start = yield from begun(folder)
-    proxy = Proxy(Rankings(start.recipe))
-    model = (yield from proxy.make(folder)).requires_grad_(False)
+    proxy = yield from learnt_reward(start, folder)
     records, tests = prompts(PAIRS, 5), with_validation(evaluate)
 
     def arms(seed: int) -> Generator[Stage, None, list[Arm]]:
         yield Stage(f"good reviews, seed {seed}", 0, 1)
         pairs = best_pairs(records, seed, of=CHOICE, spoilt=SPOILT)
-        ours = start.on(pairs, model, proxy.name)
-        return review_arms(ours, start.on(pairs), str(proxy.path(folder)), ablations=ablations)
+        ours = start.on(pairs, proxy.model, proxy.name)
+        return review_arms(ours, start.on(pairs), str(proxy.path), ablations=ablations)
 
-    how = measuring(start, further={PROXY: by_reward(model)})
+    how = measuring(start, further={PROXY: by_reward(proxy.model)})
     known = best_pairs(tests[HELD_OUT], 0, of=CHOICE, spoilt=SPOILT)
     results = yield from by_seed(
         arms, start=start.on(known), seeds=seeds, tests=tests, measuring=how, folder=folder
@@ -115,7 +114,7 @@ def reviews(
     rival = worth(tests[HELD_OUT])
     before = measured_start(start.on(known), tests, how)[HELD_OUT]
     return Part(
-        [_arm(result, seeds, rival, proxy.name) for result in results.values()],
+        [_arm(result, seeds, rival) for result in results.values()],
         review_comparisons(results, rival),
         {
             "task": f"reviews, {evaluate} held-out records, 2 answers each",
@@ -123,7 +122,7 @@ def reviews(
             "pairs": PAIRS,
             "good_reviews": f"the best of {CHOICE}, {SPOILT:.0%} of them any",
             "gold_of_good_reviews": float(rival.mean()),
-            "proxy_right_on_held_out_pairs": proxy_accuracy(model, known),
+            "proxy_right_on_held_out_pairs": proxy_accuracy(proxy.model, known),
             "start": {GOLD: before.numbers["rate"], PROXY: before.numbers[PROXY],
                       WINS: float(wins(before.score[None], rival).mean())},
         },
@@ -154,15 +153,6 @@ def review_comparisons(
     return found
 
 
-def _arm(
-    result: ArmResult, seeds: Sequence[int], rival: Float[np.ndarray, "prompt"], proxy: str
-) -> claim.Arm:
-    """With the wins of each run, and the critic called as the reward model is that it began as."""
-    plain = review_arm(result, seeds, further=[PROXY])
+def _arm(result: ArmResult, seeds: Sequence[int], rival: Float[np.ndarray, "prompt"]) -> claim.Arm:
     won = wins(result.answers(HELD_OUT), rival).mean(1).tolist()
-    runs = [
-        claim.Run(run.seed, {**run.metrics, f"{HELD_OUT}: {WINS}": rate})
-        for run, rate in zip(plain.runs, won, strict=True)
-    ]
-    settings = {**plain.settings, **({"critic": proxy} if "critic" in plain.settings else {})}
-    return claim.Arm(plain.name, settings, runs, claim.summarise(runs))
+    return review_arm(result, seeds, further=[PROXY], extra={f"{HELD_OUT}: {WINS}": won})

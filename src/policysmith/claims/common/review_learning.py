@@ -11,10 +11,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policysmith.claims.common.language import ArmResult, Compared, Measured, Measuring, Start
+from policysmith.claims.common.language import ArmResult, Measured, Measuring
 from policysmith.claims.common.measurements import Measurement, sequence_kl
 from policysmith.claims.common.reviews import gold, prompts
 from policysmith.claims.common.rlhf import SAMPLING, Pairs, supervised_start
+from policysmith.claims.common.starts import Compared, Start
 from policysmith.claims.common.warm_start import WarmStart
 from policysmith.common.config import config_to_json
 from policysmith.common.stages import Stage

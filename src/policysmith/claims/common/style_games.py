@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from policysmith.claims.common.language import Arm, ArmResult, Judged, Measuring, by_seed
-from policysmith.claims.common.measurements import sequence_kl
+from policysmith.claims.common.language import Arm, ArmResult, Measuring, by_seed
+from policysmith.claims.common.measurements import between_copies, sequence_kl
 from policysmith.claims.common.review_learning import HELD_OUT, KL, VALIDATION, Begun, begun
 from policysmith.claims.common.rlhf import Proxy
+from policysmith.claims.common.starts import Judged
 from policysmith.claims.common.styles import (
     SAMPLING,
     STYLES,
@@ -133,11 +134,9 @@ def written(texts: Sequence[Sequence[str]], asked: Prompts) -> Marks:
 def wins(first: Marks, second: Marks) -> Float[np.ndarray, "prompt"]:
     """How likely a policy's sentence is better than another's, by prompt.
 
-    All policies draw with the same random numbers, copy by copy: every copy of one meets all copies of the
-    other but the one in its own place, so that the two sentences of a comparison are independent.
+    Every sentence of one meets those of the other but the one in its own place; see `between_copies`.
     """
-    chances = chance(first[:, :, None], second[:, None])
-    return chances[:, ~np.eye(chances.shape[1], dtype=bool)].mean(1)
+    return between_copies(chance(first[:, :, None], second[:, None]))
 
 
 def strongest(pool: Pool, name: str) -> str:

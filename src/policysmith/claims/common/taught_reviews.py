@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from policysmith.claims.common import imitated
-from policysmith.claims.common.language import Arm, ArmResult, Shown, by_seed, measured_start
+from policysmith.claims.common.language import Arm, ArmResult, by_seed, measured_start
+from policysmith.claims.common.measurements import beats
 from policysmith.claims.common.review_language import read_record
 from policysmith.claims.common.review_learning import (
     HELD_OUT,
@@ -31,6 +32,7 @@ from policysmith.claims.common.review_learning import (
 from policysmith.claims.common.review_writing import write
 from policysmith.claims.common.reviews import points, prompts
 from policysmith.claims.common.rlhf import ANSWER_LIMIT, Lists
+from policysmith.claims.common.starts import Shown
 from policysmith.common.config import config_to_json
 from policysmith.common.rng import numpy_generator
 from policysmith.common.stages import Stage
@@ -138,15 +140,6 @@ class Learnt:
     def over_before(self, label: str, number: int) -> Float[np.ndarray, "run prompt"]:
         """How often the policy behind a round, counted from 1, wins against the one before it."""
         return np.stack([beats(run[number], run[number - 1]) for run in self.rounds(label)])
-
-
-def beats(first: Scores, second: Scores) -> Float[np.ndarray, "prompt"]:
-    """How often an answer has more points than another's, by prompt, a tie half.
-
-    Policies draw with the same random numbers, copy by copy, so that copies of the same place do not meet.
-    """
-    won = 0.5 + 0.5 * np.sign(first[:, :, None] - second[:, None])
-    return won[:, ~np.eye(first.shape[1], dtype=bool)].mean(1)
 
 
 # ---- prompts, the teacher, positives -----------------------------------------------------------------
