@@ -20,6 +20,20 @@ BLOCK = 256
 TALL = 2048
 """Matrices with fewer outputs are left whole."""
 
+EVEN = 8
+"""Floats that a processor takes at once: rows of a product that are a multiple of it begin where it likes."""
+
+
+def evened(weight: Float[Tensor, "output width"], axis: int) -> Float[Tensor, "more wider"]:
+    """`weight` with zeros behind it along `axis`, up to the next multiple of `EVEN`; itself where it is one.
+
+    On a processor a product whose rows are 341 wide takes nearly twice the time of one with 344.
+    """
+    rest = -weight.shape[axis] % EVEN
+    if rest == 0:
+        return weight
+    return F.pad(weight, (0, 0, 0, rest) if axis == 0 else (0, rest))
+
 
 def linear(
     x: Float[Tensor, "*batch width"],

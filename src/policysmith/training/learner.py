@@ -112,7 +112,6 @@ class Learner:
         if not self.module.training:
             self.module.train()
         if isinstance(batch, TensorDict):
-            self.optimizer.zero_grad(set_to_none=True)
             metrics = self._accumulate(batch)
             metrics["grad_norm"] = float(self._clip())
         else:
@@ -162,6 +161,7 @@ class Learner:
         share = weight / weight.sum()
         size = self.micro_batch or math.ceil(len(batch) / processes.count())
         totals: dict[str, float] = {"loss": 0.0}
+        kept = self._zeroed_gradients()
         for start in processes.share(range(0, len(batch), size)):
             rows = slice(start, start + size)
             values, statistics = self.loss(self.module, batch[rows])
@@ -171,8 +171,22 @@ class Learner:
             totals["loss"] += float(loss.detach())
             for name, value in statistics.items():
                 totals[name] = totals.get(name, 0.0) + float((value.detach() * share[rows]).sum())
+        for parameter, gradient, version in kept:
+            if gradient._version == version:  # nothing was added: it is not learnt in this step
+                parameter.grad = None
         processes.sum_gradients(self._parameters())
         return processes.sum_numbers(totals)
+
+    def _zeroed_gradients(self) -> list[tuple[Tensor, Tensor, int]]:
+        """The gradients there are, now zero, with their parameters and versions.
+
+        They stay where they lie: made anew in the midst of what a micro-batch leaves behind, they would cut the
+        memory that it gives back in pieces.
+        """
+        held = [(p, p.grad) for p in self._parameters() if p.grad is not None]
+        if held:
+            torch._foreach_zero_([gradient for _, gradient in held])
+        return [(parameter, gradient, gradient._version) for parameter, gradient in held]
 
     def _at_once(self, batch: dict[str, Any]) -> dict[str, float]:
         """Gradients of the rows as a whole, clipped; as few calls as it can be, and one wait for numbers."""

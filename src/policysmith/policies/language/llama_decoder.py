@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policysmith.networks.products import linear
+from policysmith.networks.products import evened, linear
 from policysmith.policies.language.llama_scoring import of_the_family
 from policysmith.policies.language.policy import LanguagePolicy
 
@@ -32,6 +32,10 @@ FUSED_WEIGHTS = 1 << 22
 
 FIRST_BLOCK = 16
 """Columns of the first block of the rows' own keys and values; each later one doubles them all."""
+
+READ_TOGETHER = 16
+"""Columns are read in lots of so many, the last of them perhaps unwritten: PyTorch hands batches of smaller
+products to a plain loop, which takes several times as long."""
 
 
 class LlamaDecoder:
@@ -208,7 +212,8 @@ class _OwnCache:
     """Keys and values that rows have added to their texts: blocks [pair, column, width] of `limit` columns.
 
     No row adds more than `limit`, so column `columns % limit` holds nothing that is still wanted. A block is
-    made when its first column is written.
+    made when its first column is written. Of the columns in use some are not written yet: they are older than
+    any row.
     """
 
     def __init__(self, like: Tensor, *, layers: int, pairs: int, limit: int, width: int) -> None:
@@ -222,7 +227,7 @@ class _OwnCache:
         column, self.columns = self.columns % self.limit, self.columns + 1
         if column == (self.ends[-1] if self.ends else 0):
             self._make_block(column)
-        used = min(self.columns, self.limit)
+        used = min(self.columns + -self.columns % READ_TOGETHER, self.ends[-1])
         self.in_use = [slice(a, min(b, used)) for a, b in pairwise([0, *self.ends]) if a < used]
         self.block = next(index for index, at in enumerate(self.in_use) if column < at.stop)
         self.place = column - self.in_use[self.block].start
@@ -273,22 +278,26 @@ class _Products:
         attention, mlp = layer.self_attn, layer.mlp
         self.qkv = _product([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
         self.out = _product([attention.o_proj], fuse)
-        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], fuse)
-        self.down = _product([mlp.down_proj], fuse)
+        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], fuse, even=0)
+        self.down = _product([mlp.down_proj], fuse, even=1)
 
 
 Product = Callable[[Tensor], Tensor]
 
 
-def _product(modules: Sequence[nn.Module], fuse: bool) -> Product:
-    """x -> the modules' outputs, one behind the other."""
+def _product(modules: Sequence[nn.Module], fuse: bool, *, even: int | None = None) -> Product:
+    """x -> the modules' outputs, one behind the other.
+
+    Where they are fused, each matrix has zeros behind it along the axis `even` (see `products.evened`).
+    """
     parts = [_linear(module) for module in modules]
     if fuse:
-        weight = torch.cat([weight if low is None else weight + low[1] @ low[0] for weight, _, low in parts])
+        weights = [weight if low is None else weight + low[1] @ low[0] for weight, _, low in parts]
+        weight = torch.cat(weights if even is None else [evened(each, even) for each in weights])
         biases = [bias for _, bias, _ in parts]
         missing = any(bias is None for bias in biases)
         bias = None if missing else torch.cat(biases)  # type: ignore[arg-type]
-        # Input by output, as the product reads it; a number of outputs that is odd would be slower otherwise.
+        # Input by output, as the product reads it.
         transposed = weight.t().contiguous()
         return lambda x: F.linear(x, transposed.t(), bias)
 

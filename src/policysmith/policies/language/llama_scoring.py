@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policysmith.policies.language.shared_prompts import Layout, attend
+from policysmith.networks.products import evened
+from policysmith.policies.language.shared_prompts import Layout, attend, attend_apart, packed
 
 
 def of_the_family(config: Any) -> bool:
@@ -54,8 +55,12 @@ def hidden_states(
             *(product.bias for product in products),
         )
         query, key, value = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in projected)
-        out = attend(_rotated(query, cos, sin), _rotated(key, cos, sin), value, layout)
-        x = x + attention.o_proj(out.flatten(2))
+        query, key, out = _rotated(query, cos, sin), _rotated(key, cos, sin), attention.o_proj
+        if layout is None:
+            x = x + out(attend(query, key, value).flatten(2))
+        else:
+            parts = attend_apart(query, key, value, layout)
+            x = x + _PackedProduct.apply(layout.packed, out.weight, out.bias, *parts)
         x = x + _GatedMlp.apply(
             x,
             layer.post_attention_layernorm.weight,
@@ -64,7 +69,7 @@ def hidden_states(
             mlp.up_proj.weight,
             mlp.down_proj.weight,
         )
-    return body.norm(x)
+    return _Norm.apply(x, body.norm.weight, config.rms_norm_eps)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -73,6 +78,44 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 # ---- functions that keep little -----------------------------------------------------------------------
+
+
+class _Norm(torch.autograd.Function):
+    """norm(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        size = _inverse_size(x, eps)
+        ctx.save_for_backward(x, size, scale)
+        return _normed(x, size, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_normed: Tensor) -> Any:
+        x, size, scale = ctx.saved_tensors
+        return *_back_through_norm((x * size).to(x.dtype), size, scale, of_normed), None
+
+
+class _PackedProduct(torch.autograd.Function):
+    """What attention found apart, on the line again, times a matrix: kept apart, where attention keeps it too."""
+
+    @staticmethod
+    def forward(ctx: Any, place: Tensor, weight: Tensor, bias: Tensor | None, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(place, weight, *parts)
+        ctx.has_bias = bias is not None
+        return F.linear(packed(parts, place), weight, bias)[None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_output: Tensor) -> Any:
+        place, weight, *parts = ctx.saved_tensors
+        of_line = of_output[0]
+        to_weight = _outer(of_line, packed(parts, place))
+        to_bias = of_line.sum(0) if ctx.has_bias else None
+        sizes = [part.shape[0] * part.shape[1] for part in parts]
+        spread = weight.new_zeros(sum(sizes), weight.shape[1]).index_copy_(0, place, of_line @ weight)
+        to_parts = [grad.view_as(part) for grad, part in zip(spread.split(sizes), parts, strict=True)]
+        return None, to_weight, to_bias, *to_parts
 
 
 class _NormedProducts(torch.autograd.Function):
@@ -109,6 +152,8 @@ class _GatedMlp(torch.autograd.Function):
     ) -> Tensor:
         size = _inverse_size(x, eps)
         normed = _normed(x, size, scale)
+        ctx.wide = len(gate)
+        gate, up, down = evened(gate, 0), evened(up, 0), evened(down, 1)
         gated, raised = F.linear(normed, gate), F.linear(normed, up)
         ctx.save_for_backward(x, size, scale, gate, up, down, gated, raised)
         return F.linear(F.silu(gated).mul_(raised), down)
@@ -119,14 +164,16 @@ class _GatedMlp(torch.autograd.Function):
         x, size, scale, gate, up, down, gated, raised = ctx.saved_tensors
         opening = gated.sigmoid()
         opened = gated * opening
-        to_down = _outer(of_output, opened * raised)
-        of_inner = of_output @ down
-        # silu'(g) = s + g s (1 - s), s = sigmoid(g)
-        slope = torch.addcmul(opening, opened, 1 - opening)
+        inner = opened * raised
+        to_down = _outer(of_output, inner)
+        of_inner = torch.matmul(of_output, down, out=inner)
+        # silu'(g) = s + g s - g s s, s = sigmoid(g)
+        slope = torch.addcmul(opened, opened, opening, value=-1).add_(opening)
         of_raised = opened.mul_(of_inner)
         of_gated = slope.mul_(of_inner).mul_(raised)
         to_x, to_scale, (to_gate, to_up) = _back(x, size, scale, (gate, up), (of_gated, of_raised))
-        return to_x, to_scale, None, to_gate, to_up, to_down
+        wide = ctx.wide
+        return to_x, to_scale, None, to_gate[:wide], to_up[:wide], to_down[:, :wide]
 
 
 def _inverse_size(x: Tensor, eps: float) -> Tensor:
@@ -148,12 +195,18 @@ def _back(x: Tensor, size: Tensor, scale: Tensor, weights: Any, of_outputs: Any)
     of_normed = of_outputs[0] @ weights[0]
     for of_output, weight in zip(of_outputs[1:], weights[1:], strict=True):
         of_normed = of_normed + of_output @ weight
+    to_x, to_scale = _back_through_norm(straight, size, scale, of_normed)
+    return to_x, to_scale, to_weights
+
+
+def _back_through_norm(straight: Tensor, size: Tensor, scale: Tensor, of_normed: Tensor) -> Any:
+    """Gradients of x and the scale; `straight` is x over its size."""
     to_scale = (of_normed * straight).flatten(0, -2).sum(0)
     # d(x / |x|): what lies along x itself changes nothing.
-    of_straight = of_normed.mul_(scale)
+    of_straight = of_normed * scale
     along = (of_straight * straight).mean(-1, keepdim=True)
     to_x = torch.addcmul(of_straight, straight, along, value=-1).mul_(size)
-    return to_x.to(x.dtype), to_scale, to_weights
+    return to_x.to(straight.dtype), to_scale
 
 
 def _outer(of_output: Tensor, given: Tensor) -> Tensor:

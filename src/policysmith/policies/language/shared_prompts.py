@@ -10,7 +10,7 @@ of the rows run whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -122,12 +122,25 @@ def attend(
     scale: float | None = None,
 ) -> Float[Tensor, "row time head width"]:
     """Causal attention; with a layout, of the one row of tokens that it lays out."""
-    grouped = query.shape[1] != key.shape[1]
     if layout is None:
         out = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
+            query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
         return out.transpose(1, 2)
+    parts = attend_apart(query, key, value, layout, scale=scale)
+    return packed(parts, layout.packed)[None].unflatten(2, query.shape[1:2] + query.shape[3:])
+
+
+def attend_apart(
+    query: Float[Tensor, "1 head line width"],
+    key: Float[Tensor, "1 kv line width"],
+    value: Float[Tensor, "1 kv line width"],
+    layout: Layout,
+    *,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "prompt start all"], Float[Tensor, "row rest all"]]:
+    """What the tokens of prompts and of answers attend to, each spread over its rows, heads side by side."""
+    grouped = query.shape[1] != key.shape[1]
 
     def at(x: Tensor, place: Tensor) -> Tensor:
         line = x[0].transpose(0, 1)
@@ -149,8 +162,12 @@ def attend(
         scale=scale,
         enable_gqa=grouped,
     )
-    spread = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in (prompt, answer)])
-    return spread.index_select(0, layout.packed)[None]
+    return prompt.transpose(1, 2).flatten(2), answer.transpose(1, 2).flatten(2)
+
+
+def packed(parts: Sequence[Float[Tensor, "row time width"]], place: Int[Tensor, "line"]) -> Tensor:
+    """The line [line, width] of what lies in prompts and answers."""
+    return torch.cat([part.flatten(0, 1) for part in parts]).index_select(0, place)
 
 
 def _attention(
