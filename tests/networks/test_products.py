@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from policysmith.networks import products
-from policysmith.networks.products import linear
+from policysmith.networks.products import evened, linear
 
 
 @pytest.mark.parametrize("outputs", [8, 10, 3])
@@ -30,3 +30,16 @@ def test_gradients_flow_where_they_are_asked_for():
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.detach().sum(0).expand(2, 3))
     torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(products.TALL, 3))
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (8, 5)), (1, (3, 8))])
+def test_an_evened_matrix_has_zeros_behind_it(axis, shape):
+    weight = torch.ones(shape).narrow(axis, 0, 5 if axis == 1 else 3)
+    more = evened(weight, axis)
+    assert more.shape == shape
+    assert float(more.sum()) == weight.numel() and bool((more.narrow(axis, 0, weight.shape[axis]) == 1).all())
+
+
+def test_an_even_matrix_is_left_as_it_is():
+    weight = torch.ones(16, 3)
+    assert evened(weight, 0) is weight

@@ -149,6 +149,23 @@ def test_gradients_do_not_add_up_over_steps():
     assert learner.step(rows(5)) == fresh.step(rows(5))
 
 
+def test_gradients_keep_their_place_and_weights_that_are_left_out_have_none():
+    """Adam would move a weight whose gradient is zero by what it remembers; without a gradient it rests."""
+    module = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)])
+
+    def loss(both, batch):
+        used = both if bool(batch["x"].shape[0] > 3) else both[:1]
+        return sum(squared_error(each, batch)[0] for each in used), {}
+
+    learner = made(module, loss, adam=True)
+    learner.step(rows(5))
+    places = [weight.grad.data_ptr() for weight in module.parameters()]
+    resting = module[1].weight.detach().clone()
+    learner.step(rows(3))
+    assert [weight.grad.data_ptr() for weight in module[0].parameters()] == places[:2]
+    assert module[1].weight.grad is None and torch.equal(module[1].weight, resting)
+
+
 def test_the_schedule_multiplies_the_rate_of_each_group():
     module = network()
     groups = [{"params": module[0].parameters(), "lr": 1.0}, {"params": module[2].parameters(), "lr": 0.5}]

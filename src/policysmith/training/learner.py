@@ -180,8 +180,8 @@ class Learner:
     def _zeroed_gradients(self) -> list[tuple[Tensor, Tensor, int]]:
         """The gradients there are, now zero, with their parameters and versions.
 
-        They stay where they lie: made anew in the midst of what a micro-batch leaves behind, they would cut the
-        memory that it gives back in pieces.
+        They stay where they lie: made anew in the midst of what a micro-batch leaves behind, they would cut
+        the memory that it gives back in pieces.
         """
         held = [(p, p.grad) for p in self._parameters() if p.grad is not None]
         if held:

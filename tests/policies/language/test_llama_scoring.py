@@ -8,7 +8,13 @@ import torch
 pytest.importorskip("transformers")
 
 from policysmith.policies.language import policy as module
-from policysmith.policies.language.llama_scoring import _GatedMlp, _NormedProducts, hidden_states
+from policysmith.policies.language.llama_scoring import (
+    _GatedMlp,
+    _Norm,
+    _NormedProducts,
+    _PackedProduct,
+    hidden_states,
+)
 
 PROMPTS = ([10, 11, 12, 13], [20, 21])
 
@@ -57,6 +63,10 @@ def test_gradients_are_those_of_small_differences():
     assert torch.autograd.gradcheck(
         lambda x, scale: _NormedProducts.apply(x, scale, 1e-2, *parts), (x, scale)
     )
+    assert torch.autograd.gradcheck(lambda x, scale: _Norm.apply(x, scale, 1e-2), (x, scale))
+    place = torch.tensor([4, 0, 1, 6])  # of the seven tokens of both parts
+    weights = (draw(3, 4), draw(3), draw(1, 3, 4), draw(2, 2, 4))
+    assert torch.autograd.gradcheck(lambda *given: _PackedProduct.apply(place, *given), weights)
     matrices = (draw(6, 4), draw(6, 4), draw(4, 6))
     assert torch.autograd.gradcheck(
         lambda x, scale, *m: _GatedMlp.apply(x, scale, 1e-2, *m), (x, scale, *matrices)
