@@ -37,7 +37,8 @@ def test_an_evened_matrix_has_zeros_behind_it(axis, shape):
     weight = torch.ones(shape).narrow(axis, 0, 5 if axis == 1 else 3)
     more = evened(weight, axis)
     assert more.shape == shape
-    assert float(more.sum()) == weight.numel() and bool((more.narrow(axis, 0, weight.shape[axis]) == 1).all())
+    assert float(more.sum()) == weight.numel()
+    assert bool((more.narrow(axis, 0, weight.shape[axis]) == 1).all())
 
 
 def test_an_even_matrix_is_left_as_it_is():

@@ -163,7 +163,8 @@ def test_gradients_keep_their_place_and_weights_that_are_left_out_have_none():
     resting = module[1].weight.detach().clone()
     learner.step(rows(3))
     assert [weight.grad.data_ptr() for weight in module[0].parameters()] == places[:2]
-    assert module[1].weight.grad is None and torch.equal(module[1].weight, resting)
+    assert module[1].weight.grad is None
+    assert torch.equal(module[1].weight, resting)
 
 
 def test_the_schedule_multiplies_the_rate_of_each_group():

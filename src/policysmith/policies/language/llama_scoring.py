@@ -97,7 +97,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _PackedProduct(torch.autograd.Function):
-    """What attention found apart, on the line again, times a matrix; kept apart, as attention keeps it too."""
+    """What attention found apart, on the line again, times a matrix; kept apart, as attention keeps it."""
 
     @staticmethod
     def forward(ctx: Any, place: Tensor, weight: Tensor, bias: Tensor | None, *parts: Tensor) -> Tensor:
