@@ -9,14 +9,11 @@ runs the classes of its file as its own loop does; ours is `iql.train`. Two sets
 - `pendulum`: 100 episodes of Pendulum, played by a controller that swings it up, more and less disturbed.
   After the rounds each side plays 20 episodes with what it has learnt.
 
-The sides answer in turn (see `peers.py`). CORL is not a package: its file is taken from `--corl` (a
-checkout), or cloned; what it imports and does not need here (d4rl, gym, wandb, pyrallis) is stood in for.
+The sides answer in turn (see `peers.py`); what belongs to CORL is in `corl_peer.py`.
 """
 
 from __future__ import annotations
 
-import math
-import runpy
 import sys
 import time
 from collections.abc import Mapping
@@ -25,25 +22,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from corl_peer import (
+    CORL,
+    PEER,
+    Arrays,
+    corl_file,
+    corl_replay,
+    corl_rows,
+    pendulum,
+    pendulum_episodes,
+)
 from peers import (
     Clock,
-    Peer,
-    Source,
     Worker,
+    acting,
     answers_to,
     arguments_of,
     compared,
     machine,
-    same_as_ours,
-    stand_in,
+    played,
     tell,
     versions,
+    weights_of,
 )
 
-PEERS = {"corl": Peer("corl", "", (same_as_ours("numpy"), same_as_ours("gymnasium")))}
-CORL = Source("tinkoff-ai/CORL", "6afec90484bbf47dee05fdf525e26a3ebe028e9b")
+PEERS = {"corl": PEER}
 REPORTED = ("torch", "numpy", "gymnasium", "policysmith")
-TASK = "Pendulum-v1"
 DATA = ("wide", "pendulum")
 
 
@@ -66,14 +70,12 @@ class Work:
 
 # ---- the data, which either side makes for itself --------------------------------------------------------
 
-Arrays = dict[str, np.ndarray]
-
 
 def episodes_of(data: str) -> list[Arrays]:
     """`observation` [step + 1, size], `action` [step, size] in -1 to 1, `reward` [step]; none terminates."""
     rng = np.random.default_rng(0)
     if data == "pendulum":
-        return [swung_up(rng, disturbance) for disturbance in np.linspace(0, 1, 100)]
+        return pendulum_episodes(rng)
     return [
         {
             "observation": rng.normal(size=(1001, 17)).astype(np.float32),
@@ -84,72 +86,22 @@ def episodes_of(data: str) -> list[Arrays]:
     ]
 
 
-def swung_up(rng: np.random.Generator, disturbance: float) -> Arrays:
-    """An episode of a controller that gives the pendulum energy, then holds it up."""
-    environment = pendulum()
-    seen, done, paid = [environment.reset(seed=int(rng.integers(1 << 30)))[0]], [], []
-    for _ in range(200):
-        cosine, sine, speed = map(float, seen[-1])
-        angle = math.atan2(sine, cosine)
-        lacking = 5 - (speed * speed / 6 + 5 * cosine)
-        torque = -8 * angle - 2 * speed if abs(angle) < 0.5 else math.copysign(lacking, speed)
-        action = np.clip(torque / 2 + disturbance * rng.normal(), -1, 1)
-        done.append([action])
-        observation, reward, *_ = environment.step(np.array([action], np.float32))
-        seen.append(observation)
-        paid.append(float(reward))
-    return {
-        "observation": np.array(seen, np.float32),
-        "action": np.array(done, np.float32),
-        "reward": np.array(paid, np.float32),
-    }
-
-
-def pendulum() -> Any:
-    """The task with actions within -1 and 1."""
-    import gymnasium
-
-    return gymnasium.wrappers.RescaleAction(gymnasium.make(TASK), np.float32(-1), np.float32(1))
-
-
-def played(act: Any, episodes: int = 20) -> list[float]:
-    """The returns of `act` (observation -> action) in episodes that are the same for both sides."""
-    environment, returns = pendulum(), []
-    for seed in range(episodes):
-        observation, total = environment.reset(seed=1000 + seed)[0], 0.0
-        for _ in range(200):
-            observation, reward, *_ = environment.step(act(observation))
-            total += float(reward)
-        returns.append(total)
-    return returns
-
-
 # ---- the two sides ---------------------------------------------------------------------------------------
 
 
-def corl_side(work: Work, clock: Clock) -> None:
+def corl_iql(work: Work) -> tuple[dict[str, Any], Any, Any]:
+    """CORL's networks by its names for them, its buffer with the data, and its trainer."""
     import torch
 
-    stand_in("d4rl")
-    stand_in("wandb")
-    stand_in("gym", Env=object)
-    stand_in("pyrallis", wrap=lambda: lambda function: function)
-    corl = runpy.run_path(str(Path(work.source) / "algorithms/offline/iql.py"))
-    episodes = episodes_of(work.data)
-    rows = {
-        "observations": np.concatenate([one["observation"][:-1] for one in episodes]),
-        "actions": np.concatenate([one["action"] for one in episodes]),
-        "rewards": np.concatenate([one["reward"] for one in episodes]),
-        "next_observations": np.concatenate([one["observation"][1:] for one in episodes]),
-    }
-    rows["terminals"] = np.zeros_like(rows["rewards"])
+    corl, rows = corl_file(work.source, "iql"), corl_rows(episodes_of(work.data))
     observation_size, action_size = rows["observations"].shape[1], rows["actions"].shape[1]
-    replay = corl["ReplayBuffer"](observation_size, action_size, len(rows["rewards"]), "cpu")
-    replay.load_d4rl_dataset(rows)
+    replay = corl_replay(corl, rows)
     corl["set_seed"](work.seed)
-    q, v = corl["TwinQ"](observation_size, action_size), corl["ValueFunction"](observation_size)
-    actor = corl["GaussianPolicy"](observation_size, action_size, 1.0)
-    networks = {"actor": actor, "q_network": q, "v_network": v}
+    networks = {
+        "q_network": corl["TwinQ"](observation_size, action_size),
+        "v_network": corl["ValueFunction"](observation_size),
+        "actor": corl["GaussianPolicy"](observation_size, action_size, 1.0),
+    }
     optimizers = {
         f"{name.partition('_')[0]}_optimizer": torch.optim.Adam(network.parameters(), lr=work.learning_rate)
         for name, network in networks.items()
@@ -165,32 +117,14 @@ def corl_side(work: Work, clock: Clock) -> None:
         tau=work.target_rate,
         device="cpu",
     )
-    clock.timed(replay, "sample", "replay")
-
-    def play() -> dict[str, Any]:
-        actor.eval()
-        returns = played(lambda observation: actor.act(observation, "cpu"))
-        actor.train()
-        return {"returns": returns}
-
-    clock.tasks["play"] = play
-    weights = sum(p.numel() for network in networks.values() for p in network.parameters())
-    clock.ready(weights=weights, versions=versions(REPORTED))
-    while True:
-        clock.begin()
-        batch = replay.sample(work.batch_size)
-        trainer.train([part.to("cpu") for part in batch])
-        clock.end()
+    return networks, replay, trainer
 
 
-def our_side(work: Work, clock: Clock) -> None:
-    import torch
-
+def our_iql(work: Work) -> Any:
+    """The run of `iql.train` on the same data."""
     from policysmith.experience.episodes import Episodes
-    from policysmith.experience.replay import Replay
     from policysmith.systems import iql
 
-    data = Episodes.from_arrays(episodes_of(work.data))
     config = iql.Config(
         steps=work.updates,
         batch_size=work.batch_size,
@@ -200,23 +134,38 @@ def our_side(work: Work, clock: Clock) -> None:
         learning_rate=work.learning_rate,
         rate=work.target_rate,
     )
-    clock.timed(Replay, "sample", "replay")
-    steps = iql.train(data, config=config, seed=work.seed)
-    # The first update makes the state known; it is one of the warm-up's on the other side.
-    state = next(steps).state
-    rng = torch.Generator()
+    return iql.train(Episodes.from_arrays(episodes_of(work.data)), config=config, seed=work.seed)
+
+
+def corl_side(work: Work, clock: Clock) -> None:
+    networks, replay, trainer = corl_iql(work)
+    actor = networks["actor"]
+    clock.timed(replay, "sample", "replay")
 
     def play() -> dict[str, Any]:
-        policy = state.policy()
-
-        def act(observation: np.ndarray) -> np.ndarray:
-            seen = torch.from_numpy(observation.astype(np.float32))[None, None]
-            return policy.act(seen, policy.initial_state(1), rng=rng)[0][0, 0].numpy()
-
-        return {"returns": played(act)}
+        actor.eval()
+        returns = played(pendulum(), lambda observation: actor.act(observation, "cpu"))
+        actor.train()
+        return {"returns": returns}
 
     clock.tasks["play"] = play
-    weights = sum(p.numel() for learner in state.learners.values() for p in learner.module.parameters())
+    clock.ready(weights=weights_of(*networks.values()), versions=versions(REPORTED))
+    while True:
+        clock.begin()
+        batch = replay.sample(work.batch_size)
+        trainer.train([part.to("cpu") for part in batch])
+        clock.end()
+
+
+def our_side(work: Work, clock: Clock) -> None:
+    from policysmith.experience.replay import Replay
+
+    clock.timed(Replay, "sample", "replay")
+    steps = our_iql(work)
+    # The first update makes the state known; it is one of the warm-up's on the other side.
+    state = next(steps).state
+    clock.tasks["play"] = lambda: {"returns": played(pendulum(), acting(state.policy()))}
+    weights = weights_of(*(learner.module for learner in state.learners.values()))
     clock.ready(weights=weights, versions=versions(REPORTED))
     while True:
         clock.begin()

@@ -22,6 +22,7 @@ import venv
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class Source:
 def stand_in(name: str, **attributes: Any) -> None:
     """A module `name` with nothing but these attributes, in place of one that a peer's file imports."""
     module = types.ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)  # some libraries look whether others are there
     vars(module).update(attributes)
     sys.modules[name] = module
 
@@ -105,6 +107,19 @@ def same_as_ours(package: str, *extras: str) -> str:
     """The requirement that brings the version that Policysmith runs on."""
     version = importlib.metadata.version(package).partition("+")[0]
     return f"{package}[{','.join(extras)}]=={version}" if extras else f"{package}=={version}"
+
+
+SB3 = "stable-baselines3==2.9.2"
+
+
+def stable_baselines() -> Peer:
+    """Stable-Baselines3, in one environment for all scripts that compare with it."""
+    return Peer("sb3", SB3, worlds())
+
+
+def worlds() -> tuple[str, ...]:
+    """What the control benchmarks play, in the versions that we have; not every worker has all of it."""
+    return same_as_ours("gymnasium", "mujoco"), same_as_ours("mujoco")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -116,6 +131,11 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def weights_of(*networks: Any) -> int:
+    """How many weights modules have together."""
+    return sum(p.numel() for network in networks for p in network.parameters())
 
 
 def machine() -> dict[str, Any]:
@@ -390,15 +410,47 @@ def mean_of(values: Sequence[float] | None) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+# ---- playing ---------------------------------------------------------------------------------------------
+
+
+def played(environment: Any, act: Callable[[Any], Any], episodes: int = 20) -> list[float]:
+    """The returns of `act` (observation -> action) in episodes that are the same for all sides."""
+    returns = []
+    for seed in range(episodes):
+        observation, total, over = environment.reset(seed=1000 + seed)[0], 0.0, False
+        while not over:
+            observation, reward, terminated, truncated, _ = environment.step(act(observation))
+            total += float(reward)
+            over = terminated or truncated
+        returns.append(total)
+    return returns
+
+
+def acting(policy: Any) -> Callable[[Any], Any]:
+    """A policy of ours as `act` for one environment whose observation is one vector."""
+    import torch
+
+    rng = torch.Generator()
+
+    @torch.no_grad()
+    def act(observation: Any) -> Any:
+        seen = torch.from_numpy(observation).float()[None, None]
+        action = policy.act(seen, policy.initial_state(1), rng=rng)[0][0, 0]
+        return action.numpy() if action.is_floating_point() else int(action)
+
+    return act
+
+
 # ---- the script's arguments -----------------------------------------------------------------------------
 
 
-def arguments_of(doc: str | None, *, rounds: int, threads: int = 1) -> argparse.ArgumentParser:
-    """The arguments that all scripts have."""
+def arguments_of(doc: str | None, *, rounds: int | None = None, threads: int = 1) -> argparse.ArgumentParser:
+    """The arguments that all scripts have; `rounds` those that time."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parser.add_argument("--threads", type=int, default=threads)
-    parser.add_argument("--rounds", type=int, default=rounds)
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
     return parser

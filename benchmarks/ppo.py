@@ -40,16 +40,16 @@ from peers import (
     arguments_of,
     compared,
     machine,
-    same_as_ours,
+    stable_baselines,
     stand_in,
     tell,
     versions,
+    worlds,
 )
 
-WORLDS = (same_as_ours("gymnasium", "mujoco"), same_as_ours("mujoco"))
 PEERS = {
-    "sb3": Peer("sb3", "stable-baselines3==2.9.2", WORLDS),
-    "cleanrl": Peer("cleanrl", "", WORLDS),
+    "sb3": stable_baselines(),
+    "cleanrl": Peer("cleanrl", "", worlds()),
 }
 CLEANRL = Source("vwxyzjn/cleanrl", "fe8d8a03c41a7ef5b523e2e354bd01c363e786bb")
 REPORTED = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "policysmith")

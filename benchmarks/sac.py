@@ -22,22 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from peers import (
+    SB3,
     Clock,
     Peer,
     answers_to,
     arguments_of,
     compared,
     machine,
-    same_as_ours,
+    stable_baselines,
     tell,
     versions,
+    worlds,
 )
 
-WORLDS = (same_as_ours("gymnasium", "mujoco"), same_as_ours("mujoco"))
-SB3 = "stable-baselines3==2.9.2"
 PEERS = {
-    "sb3": Peer("sb3", SB3, WORLDS),
-    "sbx": Peer("sbx", "sbx-rl==0.28.0", (*WORLDS, SB3, "jax==0.10.2", "flax==0.12.8", "optax==0.2.8")),
+    "sb3": stable_baselines(),
+    "sbx": Peer("sbx", "sbx-rl==0.28.0", (*worlds(), SB3, "jax==0.10.2", "flax==0.12.8", "optax==0.2.8")),
 }
 REPORTED = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "sbx-rl", "jax", "policysmith")
 

@@ -16,6 +16,7 @@ from policysmith.evaluation.statistics import (
     runs_to_decide,
     stratified_bootstrap,
     success_interval,
+    unpaired_difference,
     verdict,
 )
 
@@ -205,6 +206,22 @@ def test_pairing_removes_what_both_arms_share():
     assert paired_difference(a, b).low > 0
     unpaired = paired_difference(a, b[:, ::-1])
     assert unpaired.width > 3 * paired_difference(a, b).width
+
+
+def test_unpaired_difference_is_welchs():
+    # Means 2 and 5; squared errors 1/3 and 5/3, 2 together; 4 / (1/18 + 25/27) = 216/53 degrees of freedom,
+    # at which Student's quantile is 2.75628.
+    interval = unpaired_difference([1, 2, 3], [2, 4, 6, 8])
+    assert interval.value == -3
+    assert (interval.low, interval.high) == pytest.approx((-6.89798, 0.89798), abs=1e-5)
+    other = unpaired_difference([2, 4, 6, 8], [1, 2, 3])
+    assert (other.low, other.high) == pytest.approx((-interval.high, -interval.low))
+
+
+def test_unpaired_difference_knows_nothing_from_one_run_and_all_of_runs_that_never_differ():
+    assert math.isinf(unpaired_difference([1, 2], [3]).width)
+    certain = unpaired_difference([500, 500], [400, 400, 400])
+    assert (certain.low, certain.value, certain.high) == (100, 100, 100)
 
 
 def test_paired_outcomes_of_one_run_are_newcombes():

@@ -41,6 +41,32 @@ CURVES = (
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Why a system that acts has no return to be compared, and what to do instead."""
+
+    what: str
+    expected: str
+    cure: str
+
+
+APART = {
+    "rl2": Apart(
+        "learns over trials of several episodes at one task, and `compare` plays single episodes",
+        expected="systems whose policies begin every episode anew",
+        cure="policysmith run rl2, then policysmith run metaworld --policy RUN on an ML suite, where trials "
+        "are played",
+    ),
+    "c-morl": Apart(
+        "finds a set of policies for several objectives, whose returns are vectors and have no order",
+        expected="systems that maximise one reward",
+        cure="policysmith run c-morl, whose metrics tell the front's hypervolume; policysmith reproduce "
+        "c-morl compares it with fixed weights",
+    ),
+}
+"""Systems of one environment whose policies nonetheless do not play for one return, by name."""
+
+
+@dataclass(frozen=True)
 class CompareReturns:
     """Train several systems under one budget, and compare the returns of what they learnt."""
 
@@ -173,13 +199,16 @@ def returns_comparison(system: System) -> type[CompareReturns] | None:
 
 
 def check_returns(system: System) -> None:
-    """Raise `CapabilityError` for a system whose runs have no single return."""
+    """Raise `CapabilityError` for a system whose policies do not play single episodes for one return."""
     if training_inputs(system) is TaskInputs:
         raise CapabilityError(
             f"'{system.name}' learns several tasks at once, which have no one return",
             expected="systems that learn in one environment",
             cure=f"policysmith reproduce {system.name} compares it task by task",
         )
+    if system.name in APART:
+        apart = APART[system.name]
+        raise CapabilityError(f"'{system.name}' {apart.what}", expected=apart.expected, cure=apart.cure)
 
 
 def returns_table(results: list[ReturnsResult]) -> tuple[list[str], list[list[str]]]:

@@ -196,6 +196,26 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Int
     return Interval(mean, low, high, level)
 
 
+def unpaired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean of `a` minus mean of `b`, scores of runs that have nothing in common, one per run.
+
+    Welch's interval: spreads and numbers of runs may differ. One run on a side gives an infinite interval,
+    equal scores on both sides one of width zero. Where runs share their seeds, `paired_difference` can use
+    what they have in common. Source: Welch 1947.
+    """
+    first, second = _array(a, axes="run"), _array(b, axes="run")
+    mean = float(first.mean() - second.mean())
+    if min(len(first), len(second)) < 2:
+        return Interval(mean, -math.inf, math.inf, level)
+    parts = np.array([one.var(ddof=1) / len(one) for one in (first, second)])
+    spread = float(parts.sum())
+    if spread == 0:
+        return Interval(mean, mean, mean, level)
+    freedom = spread**2 / float((parts**2 / [len(first) - 1, len(second) - 1]).sum())
+    half = _t_quantile(level, freedom) * math.sqrt(spread)
+    return Interval(mean, mean - half, mean + half, level)
+
+
 def verdict(difference: Interval, *, margin: float, direction: Direction) -> Verdict:
     """Whether the claim about `difference` (system minus baseline) holds, over the whole interval.
 
@@ -296,7 +316,7 @@ def _normal_quantile(level: float) -> float:
     return float(stats.norm.ppf((1 + level) / 2))
 
 
-def _t_quantile(level: float, freedom: int) -> float:
+def _t_quantile(level: float, freedom: float) -> float:
     """The t for which a share `level` of Student's distribution lies within [-t, t]."""
     _check_level(level)
     return float(stats.t.ppf((1 + level) / 2, freedom))
