@@ -448,7 +448,8 @@ def work_at(side: str, work: Work) -> None:
 
 def run_of(work: Work, side: str, python: Path, folder: Path) -> Answer:
     """A run's answer, from `folder` where the same work has been done."""
-    told = json.loads(json.dumps(asdict(replace(work, source=""))))
+    told = json.loads(json.dumps(asdict(work)))
+    del told["source"]
     file = folder / f"{work.algorithm}-{side}-{work.seed}.json"
     if file.is_file():
         found = json.loads(file.read_text())
@@ -481,9 +482,10 @@ def measure(work: Work, pythons: dict[str, Path], *, seeds: int, folder: Path) -
     returns = {side: [float(np.mean(one["returns"])) for one in all] for side, all in runs.items()}
     difference = unpaired_difference(returns[OURS], returns[work.peer])
     random, best = random_return(work.algorithm), max(map(max, returns.values()))
+    largest = max(abs(difference.low), abs(difference.high))
     apart = difference.low > 0 or difference.high < 0
     return {
-        "work": asdict(replace(work, source="")),
+        "work": runs[OURS][0]["work"] | {"seed": list(range(seeds))},
         "weights": weights.pop(),
         "versions": {side: answers[0]["versions"] for side, answers in runs.items()},
         "returns": {side: {"mean": float(np.mean(all)), "seeds": all} for side, all in returns.items()},
@@ -491,7 +493,8 @@ def measure(work: Work, pythons: dict[str, Path], *, seeds: int, folder: Path) -
         "verdict": ("ours higher" if difference.value > 0 else "peer higher") if apart else "not told apart",
         "random": random,
         "best": best,
-        "difference_at_most": max(abs(difference.low), abs(difference.high)) / (best - random),
+        # Of the range from random actions to the best; there is none where nothing was learnt.
+        "difference_at_most": largest / (best - random) if best > random else None,
     }
 
 
