@@ -123,8 +123,8 @@ def test_a_trial_is_exploration_and_then_the_episodes_that_count():
     assert sum(len(seen) for seen in policy.seen) == 3 * 7 * 2
     seen = torch.cat(policy.seen)
     assert torch.equal(seen[:, 36:39], torch.zeros(len(seen), 3))
-    # What the first of an episode's two actions led to is seen at the second: no action, some reward.
-    assert (seen[:, 43] > 0).float().mean() == 0.5
+    # What an action led to is seen at the next, also of the next episode, but not of the next trial.
+    assert (seen[:, 43] > 0).sum() == 3 * (7 * 2 - 1)
 
 
 def test_experts_know_the_goal_that_is_hidden_from_policies():

@@ -6,7 +6,7 @@ import pytest
 
 from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.worlds.point import PointExpert, PointReach
-from policysmith.worlds.trials import Feedback, Trials
+from policysmith.worlds.trials import EPISODE, Feedback, Trials
 
 
 class Counting(gymnasium.Env):
@@ -18,7 +18,8 @@ class Counting(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.task = (options or {}).get("task", self.np_random.integers(1000))
+        self.options = dict(options or {})
+        self.task = self.options.get("task", self.np_random.integers(1000))
         self.steps = 0
         return np.array([self.task, 0], np.float32), {}
 
@@ -31,18 +32,24 @@ class Counting(gymnasium.Env):
 def trial(env, **reset):
     seen, _ = env.reset(**reset)
     rows = [(seen, None, False, False, {})]
-    while not rows[-1][3]:
+    while not rows[-1][2]:
         rows.append(env.step(np.array([0.5], np.float32)))
         assert len(rows) < 50
     return rows
 
 
-def test_a_trial_is_its_episodes_end_to_end_and_is_truncated_at_the_last():
+def test_a_trial_is_its_episodes_end_to_end_and_terminates_with_the_last():
     rows = trial(Trials(Counting(), 2), seed=0)
     assert [row[0][1] for row in rows] == [0, 1, 2, 0, 1, 2, 3]
     assert [row[1] for row in rows[1:]] == [1, 2, 3, 1, 2, 3]
-    assert not any(row[2] for row in rows)
-    assert [row[3] for row in rows[1:]] == [False] * 5 + [True]
+    assert [row[2] for row in rows[1:]] == [False] * 5 + [True]
+    assert not any(row[3] for row in rows)
+
+
+def test_a_trial_terminates_also_where_its_last_episode_is_truncated():
+    rows = trial(Trials(gymnasium.wrappers.TimeLimit(Counting(), 2), 2), seed=0)
+    assert [row[2] for row in rows[1:]] == [False] * 3 + [True]
+    assert not any(row[3] for row in rows)
 
 
 def test_the_task_is_the_same_through_a_trial_and_another_in_the_next():
@@ -66,6 +73,15 @@ def test_options_hold_for_every_episode_of_the_trial():
     assert {row[0][0] for row in rows} == {5}
 
 
+def test_later_episodes_are_told_their_number():
+    env = Trials(Counting(), 2)
+    env.reset(seed=0)
+    assert env.unwrapped.options == {}
+    for _ in range(3):
+        env.step(np.array([0.5], np.float32))
+    assert env.unwrapped.options == {EPISODE: 1}
+
+
 def test_each_step_says_its_episode_and_an_end_whether_it_succeeded():
     infos = [row[4] for row in trial(Trials(Counting(), 2), seed=0)[1:]]
     assert [info["episode_of_trial"] for info in infos] == [0, 0, 0, 1, 1, 1]
@@ -74,12 +90,25 @@ def test_each_step_says_its_episode_and_an_end_whether_it_succeeded():
 
 def test_feedback_tells_action_reward_and_end_and_nothing_at_a_start():
     env = Feedback(Counting())
-    seen, _ = env.reset(seed=0)
-    assert seen[2:].tolist() == [0, 0, 0]
-    ends = [env.step(np.array([0.5], np.float32))[0][2:].tolist() for _ in range(3)]
-    assert ends == [pytest.approx([0.5, reward / 10, float(reward == 3)]) for reward in (1, 2, 3)]
-    within = trial(Trials(env, 2), seed=0)
-    assert within[3][0][2:].tolist() == [0, 0, 0]
+    for _ in range(2):  # nor of the trial before
+        seen, _ = env.reset(seed=0)
+        assert seen[2:].tolist() == [0, 0, 0]
+        ends = [env.step(np.array([0.5], np.float32))[0][2:].tolist() for _ in range(3)]
+        assert ends == [pytest.approx([0.5, reward / 10, float(reward == 3)]) for reward in (1, 2, 3)]
+
+
+def test_what_ended_an_episode_is_told_with_the_first_observation_of_the_next():
+    within = trial(Trials(Feedback(Counting()), 2), seed=0)
+    assert within[0][0][2:].tolist() == [0, 0, 0]
+    assert within[3][0][1] == 0
+    assert within[3][0][2:].tolist() == pytest.approx([0.5, 0.3, 1])
+
+
+def test_an_episode_that_was_cut_from_outside_is_told_to_be_over():
+    env = Feedback(Counting())
+    env.reset(seed=0)
+    env.step(np.array([0.5], np.float32))
+    assert env.reset(seed=0, options={EPISODE: 1})[0][2:].tolist() == pytest.approx([0.5, 0.1, 1])
 
 
 def test_a_trial_of_one_episode_is_that_episode():
@@ -89,11 +118,11 @@ def test_a_trial_of_one_episode_is_that_episode():
     while not over:
         action = PointExpert().act(seen)
         seen, reward, terminated, truncated, _ = alone.step(action)
-        other, other_reward, _, other_truncated, _ = whole.step(action)
+        other, other_reward, other_over, _, _ = whole.step(action)
         assert np.array_equal(seen, other)
         assert reward == other_reward
         over = terminated or truncated
-        assert over == other_truncated
+        assert over == other_over
 
 
 def test_unfit_numbers_and_environments_are_refused():

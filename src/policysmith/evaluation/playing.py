@@ -24,6 +24,7 @@ from policysmith.common.rng import generator
 from policysmith.experience.collect import succeeded
 from policysmith.policies.acting import Actor, Expert
 from policysmith.policies.protocol import Policy
+from policysmith.worlds.trials import EPISODE
 
 MakeEnvironment = Callable[[], gymnasium.Env]
 
@@ -44,7 +45,8 @@ class Trial:
     """Episodes in one environment, one after another, between which the policy may remember.
 
     The first `explore` episodes are exploration: they do not end at success, and after every `adapt_every`
-    of them the policy adapts, where it can.
+    of them the policy adapts, where it can. Episodes after the first are reset with their number among the
+    options, as in `worlds.trials`.
     """
 
     make: MakeEnvironment
@@ -242,9 +244,9 @@ class _Rows:
                 check_spaces(self.policy, self.environments[row])
 
     def _start(self, row: int) -> None:
-        start = self.trials[self.trial[row]].starts[self.attempt[row]]
-        options = {} if start.options is None else {"options": dict(start.options)}
-        seen, _ = self.environments[row].reset(seed=start.seed, **options)
+        start, episode = self.trials[self.trial[row]].starts[self.attempt[row]], int(self.attempt[row])
+        options = dict(start.options or {}) | ({EPISODE: episode} if episode else {})
+        seen, _ = self.environments[row].reset(seed=start.seed, options=options or None)
         self.seen[row] = self._kept(seen)
         if isinstance(self.acting, _Experts):
             self.acting.begin(row, self.environments[row], start.seed)
