@@ -1,5 +1,6 @@
 """RL2: what one trial of its training looks like, and what makes no sense."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ import torch
 from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.evaluation.playing import Start, Trial, play
 from policysmith.experience.interaction import Interaction
-from policysmith.systems.rl2 import PRESETS, Config, in_trials, train
+from policysmith.systems.rl2 import PRESETS, Config, beginner, in_trials, train
 from policysmith.training.learners.on_policy import RolloutCollector, gae
 from policysmith.training.learners.ppo import actor_critic
 from policysmith.training.loop import finish
@@ -143,9 +144,20 @@ def test_the_policy_keeps_its_memory_for_the_trial_alone():
     assert policy.reset(state, mask)["memory"].abs().max() == 0
 
 
+def test_the_memory_begins_with_the_spans_that_are_asked_for():
+    interaction = Interaction.of(partial(in_trials, PointReach, 2), 1, seed=0)
+    config = Config(environments=1, minibatches=1, memory_width=3)
+    agents = [beginner(interaction, replace(config, memory_steps=steps), seed=0) for steps in (0, 4)]
+    short, long = (agent.policy.body.cell for agent in agents)
+    assert short.bias_ih[3:6].abs().max() < 1
+    assert long.bias_ih[3:6].tolist() == pytest.approx([0, math.log(2), math.log(3)])
+
+
 def test_settings_and_environments_that_make_no_sense_are_refused():
     with pytest.raises(SettingError, match="0 episodes"):
         Config(episodes=0)
+    with pytest.raises(SettingError, match="memory_steps is 1"):
+        Config(memory_steps=1)
     with pytest.raises(SettingError, match="without a cell"):
         Config(cell="", environments=20)
     with pytest.raises(CapabilityError, match="side by side"):

@@ -166,6 +166,27 @@ class Body(nn.Module):
         return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
+@torch.no_grad()
+def spread_memory(cell: nn.GRUCell | nn.LSTMCell, steps: int) -> None:
+    """Start `cell` with units that remember for T = 2 to `steps` steps, evenly spread; in place.
+
+    As PyTorch starts them, all units forget about half of what they hold at every step, and no gradient
+    reaches far back. A unit whose gate has the bias log(T - 1) keeps the share 1 - 1/T instead; the gate that
+    takes in, where there is one of its own (LSTM), begins with the opposite bias. Raises `SettingError` for
+    fewer than 2 steps.
+    Source: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?", section 2, with T spread
+    evenly where they draw it.
+    """
+    if steps < 2:
+        raise SettingError(f"memories of {steps} steps", expected="at least 2")
+    width = cell.hidden_size
+    bias = torch.linspace(1, steps - 1, width).log()
+    # Rows [gate * width : (gate + 1) * width]: the second gate keeps (z of a GRU, f of an LSTM).
+    cell.bias_ih[width : 2 * width], cell.bias_hh[width : 2 * width] = bias, 0.0
+    if isinstance(cell, nn.LSTMCell):
+        cell.bias_ih[:width], cell.bias_hh[:width] = -bias, 0.0
+
+
 def _vectors(observation: Observation) -> Tensor:
     """State and goal as one vector."""
     if isinstance(observation, Tensor):

@@ -27,7 +27,9 @@ from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.experience.environments import Maker
 from policysmith.experience.interaction import Interaction
 from policysmith.experience.makers import makers_of
+from policysmith.networks.bodies import spread_memory
 from policysmith.policies.actors import NetworkPolicy
+from policysmith.training.learners.on_policy import ActorCritic
 from policysmith.training.learners.ppo import PpoSettings, actor_critic, ppo_run
 from policysmith.training.loop import Progress, RunState
 from policysmith.worlds.trials import Feedback, Trials
@@ -38,6 +40,9 @@ class Config(PpoSettings):
     """A GRU of 256, PPO with discount 0.99 and lambda 1: section 3 of Duan et al., with PPO's usual clipping.
 
     - `episodes`: of a trial; Meta-World's paper has 10. `environments` trials are played side by side.
+    - `memory_steps`: the units of the memory begin with spans of 2 to so many steps, best those of a trial
+      (`networks.bodies.spread_memory`). With 0 they begin as PyTorch's do, which forget within a few steps:
+      before anything of an earlier episode can be used, it then has to be learnt that it is worth keeping.
     - `rollout_steps` is best a multiple of a trial's; 5,000 is one of Meta-World's (10 episodes of 500).
 
     Whether the paper's runs of Meta-World used these sizes is not confirmed. See `PpoSettings` for the rest.
@@ -52,12 +57,15 @@ class Config(PpoSettings):
     learning_rate: float = 5e-4
     cell: str = "gru"
     memory_width: int = 256
+    memory_steps: int = 0
     hidden: tuple[int, ...] = (256,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.cell:
             raise SettingError("rl2 without a cell learns nothing within a trial", expected="gru or lstm")
+        if self.memory_steps < 0 or self.memory_steps == 1:
+            raise SettingError(f"memory_steps is {self.memory_steps}", expected="0, or 2 and more")
         if self.episodes < 1:
             raise SettingError(f"trials of {self.episodes} episodes", expected="at least 1")
 
@@ -67,14 +75,17 @@ PRESETS = {
     "bench": Config(
         episodes=4,
         environment_steps=300_000,
-        environments=10,
+        environments=20,
         rollout_steps=200,
-        minibatches=5,
-        epochs=5,
-        gae_lambda=0.95,
-        learning_rate=1e-3,
+        minibatches=2,
+        epochs=8,
+        discount=0.95,
+        gae_lambda=0.9,
+        learning_rate=1.5e-3,
         memory_width=64,
+        memory_steps=200,
         hidden=(64,),
+        normalise_observations=True,
         normalise_rewards=True,
     ),
     "tiny": Config(
@@ -85,10 +96,13 @@ PRESETS = {
         epochs=2,
         minibatches=2,
         memory_width=8,
+        memory_steps=8,
         hidden=(8,),
     ),
 }
 """The paper's, a laptop's (trials of 4 episodes of 50 steps), and a test's."""
+
+RECIPE_VERSION = 2
 
 
 def train(
@@ -111,9 +125,18 @@ def train(
     makers = makers_of(environment, config.environments, config.processes > 0)
     trial = partial(in_trials, makers[0], config.episodes)
     interaction = Interaction.of(trial, config.environments, seed=seed, processes=config.processes)
+    agent = beginner(interaction, config, seed=seed)
+    return ppo_run(agent, interaction, settings=config, seed=seed, state=state)
+
+
+def beginner(interaction: Interaction, config: Config, *, seed: int) -> ActorCritic:
+    """Actor and critic before they have learnt anything."""
     agent = actor_critic(interaction, config, seed=seed)
     agent.policy = NetworkPolicy(agent.policy.body, agent.policy.head, remembers_trials=True)
-    return ppo_run(agent, interaction, settings=config, seed=seed, state=state)
+    if config.memory_steps:
+        assert agent.policy.body.cell is not None
+        spread_memory(agent.policy.body.cell, config.memory_steps)
+    return agent
 
 
 def in_trials(make: Maker, episodes: int) -> gymnasium.Env:
