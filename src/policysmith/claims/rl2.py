@@ -46,7 +46,7 @@ from policysmith.worlds.trials import Feedback
 TASK, EPISODES, HORIZON = "reach-v3", 4, 50
 OPTIONS: dict[str, Any] = {"horizon": HORIZON, "hold": 5, "goal_visible": False}
 CONFIG = replace(
-    rl2.PRESETS["bench"], episodes=EPISODES, environment_steps=48_000, rollout_steps=40, memory_steps=40
+    rl2.PRESETS["bench"], episodes=EPISODES, environment_steps=40_000, rollout_steps=40, memory_steps=40
 )
 """A rollout is a trial of each environment: 4 times 10 decisions."""
 LASTING, EMPTIED, UNTRAINED = "RL2", "memory emptied after each episode", "untrained"
