@@ -49,7 +49,7 @@ CONFIG = replace(
     rl2.PRESETS["bench"], episodes=EPISODES, environment_steps=40_000, rollout_steps=40, memory_steps=40
 )
 """A rollout is a trial of each environment: 4 times 10 decisions."""
-LASTING, EMPTIED, UNTRAINED = "RL2", "memory emptied after each episode", "untrained"
+LASTING, EMPTIED, UNTRAINED = "RL2", "memory emptied each episode", "untrained"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def reproduce(
 
 
 def plot(found: claim.Claim) -> tuple[str, Figure]:
-    """Mean reward of each episode of a trial."""
+    """Mean reward of each episode of a trial, of those that learn."""
     numbers = np.arange(1, EPISODES + 1)
 
     def band(arm: claim.Arm) -> Band:
@@ -138,7 +138,9 @@ def plot(found: claim.Claim) -> tuple[str, Figure]:
         return Band(numbers, *ends.T)
 
     figure = curve_bands(
-        {arm.name: band(arm) for arm in found.arms}, "reward per step", xlabel="episode of the trial"
+        {arm.name: band(arm) for arm in found.arms if arm.name != UNTRAINED},
+        "reward per step",
+        xlabel="episode of the trial",
     )
     figure.axes[0].set_xticks(numbers, [str(number) for number in numbers])
     return "Mean reward on goals never seen, with 95 % intervals over runs and goals", figure
