@@ -120,6 +120,7 @@ def reproduce(
             "task": TASK,
             **OPTIONS,
             "reward_version": "v2",
+            "observation": "the hand's position and the gripper's opening, and feedback",
             "test": f"{evaluate} goals of ML1's test split, deterministic policies",
             "of_both_that_learn": config_to_json(CONFIG),
         },
