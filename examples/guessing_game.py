@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from policysmith.common.rng import generator
-from policysmith.experience.conversations import demonstrated, from_world, played
+from policysmith.experience.conversations import demonstrated, played
 from policysmith.experience.prompts import PromptSampler
+from policysmith.experience.world_prompts import from_world
 from policysmith.objectives.averaging import token_mean_weight
 from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy

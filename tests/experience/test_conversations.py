@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("transformers")
 
 from policysmith.common.errors import DataError, SettingError
-from policysmith.experience import conversations as module
-from policysmith.experience.conversations import Table, demonstrated, from_world, played
+from policysmith.experience.conversations import demonstrated, played
 from policysmith.experience.prompts import Prompt
+from policysmith.experience.world_prompts import Table, from_world, world_of
 from policysmith.policies.language.engine import LocalEngine
 from policysmith.policies.language.samples import Samples, Written, collate
 from policysmith.policies.language.sampling import Sampling
@@ -174,7 +174,7 @@ def test_prompts_of_a_world_are_its_episodes(policy):
     assert len({prompt.data["seed"] for prompt in prompts}) == 5
     assert prompts.fingerprint == from_world("guessing-game", size=5, seed=0, high=7).fingerprint
     assert prompts.fingerprint != from_world("guessing-game", size=5, seed=1, high=7).fingerprint
-    samples = play(policy, dict(enumerate(prompts)), world=module.world_of)
+    samples = play(policy, dict(enumerate(prompts)), world=world_of)
     assert all(
         prompt.data["episode"].steps[0].observation == "Guess from 1 to 7." for prompt in samples.about
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,8 @@ class EvalAnswers(PromptInputs):
             temperature=self.temperature if self.temperature >= 0 else settings.get("temperature", 1.0),
             stop=tuple(settings.get("stop", ())),
         )
-        known = self.path in MODELS and not Path(self.path).exists()
-        name = "trained" if config else "model"
-        policies = {name: lambda: open_policy(self.path) if known else load_policy(self.path)}
-        if config and self.before:
-            policies = {"before": lambda: open_policy(config["inputs"]["model"]), **policies}
         found = {}
-        for name, load in policies.items():
+        for name, load in policies_at(self.path, config, before=self.before).items():
             look.note(f"{name}: {len(prompts)} prompts, {self.answers} answers each")
             found[name] = answer(
                 load(), prompts, reward, sampling=sampling, copies=self.answers, seed=self.seed,
@@ -80,7 +75,7 @@ class EvalAnswers(PromptInputs):
             "limit": sampling.limit,
             "policies": {
                 name: {
-                    "score": _plain(mean_interval(one.score.mean(1))),
+                    "score": plain_interval(mean_interval(one.score.mean(1))),
                     "tokens": float(one.tokens.mean()),
                     "finished": float(one.finished.mean()),
                     "entropy": one.entropy,
@@ -100,7 +95,7 @@ class EvalAnswers(PromptInputs):
             difference = paired_difference(
                 found["trained"].score.mean(1)[None], found["before"].score.mean(1)[None]
             )
-            measured["difference"] = _plain(difference)
+            measured["difference"] = plain_interval(difference)
         if config:
             keep_answers(Path(self.path), measured)
             run_page(RunDirectory.open(self.path))
@@ -116,7 +111,7 @@ class EvalAnswers(PromptInputs):
         """The prompts that are asked for, or those of the run; of a task, questions not trained on."""
         if self.data or self.task or not kept:
             chosen = PromptInputs(**{name: getattr(self, name) for name in _INPUTS})
-            unchanged = "reward" in kept and self.reward == PromptInputs.reward
+            unchanged = bool(kept.get("reward")) and self.reward == PromptInputs.reward
             return replace(chosen, reward=kept["reward"]) if unchanged else chosen
         if "rejected" in kept:
             look.note("these are the prompts that the run was trained on; --data FILE asks others")
@@ -141,6 +136,16 @@ def run_config(path: str) -> dict[str, Any]:
     return config if "model" in config.get("inputs", {}) else {}
 
 
+def policies_at(path: str, config: Mapping[str, Any], *, before: bool) -> dict[str, Callable[[], Any]]:
+    """What loads the policy at `path`, and of a run with `config` the model it began with, if `before`."""
+    known = path in MODELS and not Path(path).exists()
+    name = "trained" if config else "model"
+    policies = {name: lambda: open_policy(path) if known else load_policy(path)}
+    if config and before:
+        policies = {"before": lambda: open_policy(config["inputs"]["model"]), **policies}
+    return policies
+
+
 def is_language(path: str) -> bool:
     """Whether a language policy is at `path`: a run's, a model's folder, or a model's name."""
     place = Path(path)
@@ -153,7 +158,8 @@ def is_language(path: str) -> bool:
     return config.is_file() and "model_type" in load_json(config)
 
 
-def _plain(interval: Interval) -> dict[str, float]:
+def plain_interval(interval: Interval) -> dict[str, float]:
+    """An interval as plain data."""
     low, high = (float(np.nan_to_num(end, posinf=1e9, neginf=-1e9)) for end in (interval.low, interval.high))
     return {"value": interval.value, "low": low, "high": high}
 

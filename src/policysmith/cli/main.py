@@ -97,14 +97,18 @@ def _verb(name: str) -> Callable[[list[str]], int | None]:
 
 def _eval(words: list[str]) -> int | None:
     """`eval` of what acts in an environment, answers prompts, or learnt from pairs: the path says which."""
-    from policysmith.cli import eval_answers, eval_preferences, runs
+    from policysmith.cli import eval_answers, eval_preferences, eval_worlds, runs
 
     path = next((word for word in words if not word.startswith("-")), "")
     language = bool(path) and eval_answers.is_language(path)
     options: Any = eval_answers.EvalAnswers if language else runs.Eval
-    scores_answers = any(word.split("=")[0] in ("--reward", "--task") for word in words)
-    if language and not scores_answers and eval_preferences.is_preference_run(eval_answers.run_config(path)):
+    named = {word.split("=")[0] for word in words}
+    config = eval_answers.run_config(path) if language else {}
+    if language and not named & {"--reward", "--task"} and eval_preferences.is_preference_run(config):
         options = eval_preferences.EvalPreferences
+    plays = bool(config.get("inputs", {}).get("world")) and not named & {"--data", "--task"}
+    if language and ("--world" in named or plays):
+        options = eval_worlds.EvalWorld
     return tyro.cli(options, args=words, prog="policysmith eval").run()
 
 
@@ -120,7 +124,7 @@ def _compare(words: list[str]) -> int | None:
     options: Any = comparing.Compare
     if name:
         system = find_system(name)
-        language = training_inputs(system) is LanguageInputs
+        language = issubclass(training_inputs(system), LanguageInputs)
         by_return = comparing_returns.returns_comparison(system)
         options = comparing_answers.CompareAnswers if language else by_return or options
         if issubclass(training_inputs(system), PreferenceInputs):

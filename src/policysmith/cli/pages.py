@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import policysmith
 from policysmith.cli import evaluations
 from policysmith.cli.answers import answers_table, kept_answers
+from policysmith.cli.conversations import conversations_table, kept_conversations
 from policysmith.cli.paired import COLUMNS as PAIR_COLUMNS
 from policysmith.cli.paired import TITLE, kept_pairs, pairs_row
 from policysmith.common.catalogue import find_system
@@ -27,7 +28,18 @@ from policysmith.training.runs import RunDirectory
 
 TICKS = "What each tick of a control loop waited for its action: how many ticks waited so long"
 CURVES = ("loss", "grad_norm")
-LANGUAGE_CURVES = ("reward", "entropy", "answer_tokens", "agreeing", "kl", "loss", "grad_norm", "gap")
+LANGUAGE_CURVES = (
+    "reward",
+    "success",
+    "turns",
+    "entropy",
+    "answer_tokens",
+    "agreeing",
+    "kl",
+    "loss",
+    "grad_norm",
+    "gap",
+)
 PREFERENCE_CURVES = ("loss", "ordered", "margin", "chosen", "rejected", "grad_norm")
 CONTROL_CURVES = (
     "return", "success", "length", "q", "critic_loss", "value_loss", "actor_loss", "entropy", "temperature",
@@ -47,6 +59,7 @@ def run_page(directory: RunDirectory) -> Path:
     if pairs := kept_pairs(directory.path):
         report.table(TITLE, PAIR_COLUMNS, [pairs_row(one) for one in pairs])
     _add_answers(report, kept_answers(directory.path))
+    _add_conversations(report, kept_conversations(directory.path))
     lines = directory.metrics()
     names, over, axis, log = _curves(config, lines)
     for name in names:
@@ -73,7 +86,8 @@ def _curves(
     if "rejected" in config["inputs"]:
         return PREFERENCE_CURVES, "steps", "step", False
     if "model" in config["inputs"]:
-        return LANGUAGE_CURVES, "rollouts", "step", False
+        counted = sorted({name for line in lines for name in line if name.startswith("world/")})
+        return (*LANGUAGE_CURVES, *counted), "rollouts", "step", False
     if any("environment_steps" in line for line in lines):
         return CONTROL_CURVES, "environment steps", "environment_steps", False
     if any("critic_loss" in line for line in lines):
@@ -94,6 +108,19 @@ def _add_answers(report: Report, measurements: Sequence[Mapping[str, Any]]) -> N
         report.samples("Answers to the same prompts", one["samples"], text=("prompt", *names))
 
 
+def _add_conversations(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:
+    """What `eval` measured by playing a world: numbers with intervals, and whole conversations."""
+    for one in measurements:
+        columns, rows = conversations_table(one)
+        report.table(f"{one['episodes']} fresh episodes of {one['world']}", columns, rows)
+        for name, difference in one.get("differences", {}).items():
+            report.text(
+                f"Trained minus before in {name}, paired over the episodes: {Interval(**difference)}."
+            )
+        for name, played in one["conversations"].items():
+            report.conversations(f"Conversations of {one['world']}: {name}", played)
+
+
 def _add_samples(report: Report, directory: RunDirectory) -> None:
     """Answers that the run itself sampled, from its beginning, middle and end."""
     kept = directory.samples()
@@ -101,9 +128,9 @@ def _add_samples(report: Report, directory: RunDirectory) -> None:
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
     for step in chosen:
         of_step = [one for one in kept if one["step"] == step]
-        report.samples(
-            f"Sampled in step {step}", [{k: v for k, v in s.items() if k != "step"} for s in of_step]
-        )
+        shown = [{k: v for k, v in sample.items() if k != "step"} for sample in of_step]
+        add = report.conversations if all("conversation" in one for one in shown) else report.samples
+        add(f"Sampled in step {step}", shown)
 
 
 def _add_evaluations(report: Report, measurements: Sequence[Mapping[str, Any]]) -> None:

@@ -15,10 +15,10 @@ from policysmith.cli import evaluations, look
 from policysmith.cli.acting_inputs import ActingInputs, TaskInputs
 from policysmith.cli.environment import EnvironmentInputs, options_of
 from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
-from policysmith.cli.language import LanguageInputs
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
 from policysmith.cli.preferences import ListInputs, PreferenceInputs
+from policysmith.cli.worlds import ConversingInputs
 from policysmith.common.catalogue import ENTRY, System, find_system
 from policysmith.common.config import config_from_json, config_to_json
 from policysmith.common.errors import FileError, SettingError
@@ -110,7 +110,7 @@ def training_inputs(system: System) -> Any:
     if {"pairs", "policy"} <= takes:
         return PreferenceInputs
     if {"prompts", "policy"} <= takes:
-        return LanguageInputs
+        return ConversingInputs
     if set(system.takes) == {"environment", "tasks"}:
         return TaskInputs
     if "episodes" not in system.takes:

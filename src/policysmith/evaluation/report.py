@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from policysmith.common.errors import DataError
 from policysmith.common.saving import write_beside
@@ -111,13 +111,23 @@ class Report:
         """
         cards = []
         for sample in samples:
-            facts = "".join(
-                f"<span>{_escape(name)} <b>{_escape(shown(value))}</b></span>"
-                for name, value in sample.items()
-                if name not in text
-            )
             texts = "".join(_sampled(name, str(sample[name])) for name in text if name in sample)
-            cards.append(f"<article>{f'<p class=marks>{facts}</p>' if facts else ''}{texts}</article>")
+            cards.append(f"<article>{_marks(sample, but=text)}{texts}</article>")
+        return self._add(f'{_heading(caption)}<div class="samples">{"".join(cards)}</div>')
+
+    def conversations(self, caption: str, samples: Sequence[Mapping[str, Any]]) -> Report:
+        """Conversations, a card each: `conversation` as lines of (who, text), the rest as small facts.
+
+        What the policy said is set apart from what the world said.
+        """
+        cards = []
+        for sample in samples:
+            lines = "".join(
+                f'<p class="said {"policy" if who == "policy" else "world"}"><b>{_escape(who)}</b>'
+                f"<span>{_escape(text)}</span></p>"
+                for who, text in sample["conversation"]
+            )
+            cards.append(f"<article>{_marks(sample, but=('conversation',))}{lines}</article>")
         return self._add(f'{_heading(caption)}<div class="samples">{"".join(cards)}</div>')
 
     def html(self) -> str:
@@ -184,6 +194,16 @@ def _is_numeric(text: str) -> bool:
         return not math.isnan(float(first))
     except ValueError:
         return False
+
+
+def _marks(sample: Mapping[str, object], *, but: Sequence[str]) -> str:
+    """The small facts of a card: all of a sample but its texts."""
+    facts = "".join(
+        f"<span>{_escape(name)} <b>{_escape(shown(value))}</b></span>"
+        for name, value in sample.items()
+        if name not in but
+    )
+    return f"<p class=marks>{facts}</p>" if facts else ""
 
 
 def _sampled(name: str, text: str) -> str:

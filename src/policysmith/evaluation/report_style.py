@@ -64,6 +64,12 @@ article>:last-child{margin-bottom:0}
 h4{margin:.6rem 0 .2rem;font-size:.8rem;font-weight:500;color:var(--muted)}
 pre{margin:0 0 .6rem;white-space:pre-wrap;overflow-wrap:anywhere;
   font:.86rem/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+.said{display:grid;grid-template-columns:4.5rem 1fr;gap:.75rem;margin:0;padding:.25rem .6rem;
+  border-left:3px solid var(--line)}
+.said b{font-size:.8rem;font-weight:500;color:var(--muted)}
+.said span{white-space:pre-wrap;font:.86rem/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.said.policy{border-left-color:var(--accent);background:var(--paper)}
+.said.policy b{color:var(--accent)}
 summary{cursor:pointer;overflow-wrap:anywhere}
 @media print{main{max-width:none;padding:0}figure,article,tr{break-inside:avoid}}
 """

@@ -1,6 +1,6 @@
 """Conversations with text worlds: a sampler that answers a prompt by playing an episode.
 
-    prompts = from_world("guessing-game", size=1000, seed=0)
+    prompts = from_world("guessing-game", size=1000, seed=0)                (world_prompts)
     sampler = played(policy, LocalEngine(policy), Sampling(limit=8), copies=8)
 
 Every turn is one call of the engine for all conversations that still go on, each with all of itself so far in
@@ -13,74 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 import torch
 
 from policysmith.common.errors import DataError, SettingError
-from policysmith.common.rng import derive, draw_seed, generator
-from policysmith.experience.prompts import Prompt, Prompts
+from policysmith.common.rng import draw_seed, generator
+from policysmith.experience.prompts import Prompt
 from policysmith.experience.rollouts import Groups, Sampler
+from policysmith.experience.world_prompts import USUAL, Table
 from policysmith.policies.language.engine import Engine
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Request, Samples, Written, collate
 from policysmith.policies.language.sampling import Sampling
 from policysmith.policies.language.turns import Turns, turns_of
-from policysmith.worlds.text import Episode, Player, TextWorld, make
+from policysmith.worlds.text import Episode, Player
 
 TOKENS, TURNS = "the limit of tokens", "the limit of turns"
 """Why a conversation was cut, in its episode's `ended`."""
 
 
-def from_world(name: str, *, size: int, seed: int, **options: Any) -> Prompts:
-    """`size` prompts, each an episode of the world `name` (see `worlds.text.make`) made with `options`.
-
-    A prompt's `data` says what is played: `world`, `options` and the episode's `seed`, derived from `seed`.
-    """
-    episodes = [derive(seed, "episode", number) for number in range(size)]
-    return Prompts(
-        [
-            Prompt(f"{name}, episode {episode}", data={"world": name, "options": options, "seed": episode})
-            for episode in episodes
-        ],
-        provenance={"world": name, "size": size, "seed": seed, **options},
-    )
-
-
-def world_of(prompt: Prompt) -> TextWorld:
-    """The world that a prompt of `from_world` names."""
-    return make(prompt.data["world"], **prompt.data.get("options", {}))
-
-
-@dataclass(frozen=True)
-class Table:
-    """How conversations are held.
-
-    - `world`: from a prompt to the world that is talked to; the prompt's `data["seed"]` is the episode's.
-    - `turns`: at most so many answers of the policy; `tokens`: at most so many tokens in all, the policy's
-      context by default. A conversation that reaches either is not `finished`, and ends with the last answer
-      that fits. An answer that the conversation's limit cuts short is told to nobody; one that the sampling's
-      own limit cuts is told as it is, and the conversation goes on.
-    - `form`: what is put around the words; by default the chat template where the tokenizer has one.
-    - `on_error` "stop" raises what a failing world raises; "end" ends that conversation there, without reward
-      for its last turn and not finished. A world that fails at its reset is always raised.
-    """
-
-    world: Callable[[Prompt], TextWorld] = world_of
-    turns: int | None = None
-    tokens: int | None = None
-    form: Turns | None = None
-    on_error: Literal["stop", "end"] = "stop"
-
-    def __post_init__(self) -> None:
-        for name in ("turns", "tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingError(f"a limit of {value} {name}", expected="at least 1, or None")
-
-
 def played(
-    policy: LanguagePolicy, engine: Engine, sampling: Sampling, *, copies: int, table: Table = Table()
+    policy: LanguagePolicy, engine: Engine, sampling: Sampling, *, copies: int, table: Table = USUAL
 ) -> Sampler:
     """A sampler that plays `copies` conversations per prompt; `sampling.limit` is that of one answer.
 
@@ -117,9 +70,7 @@ def played(
     return sample
 
 
-def demonstrated(
-    policy: LanguagePolicy, player: Player, *, copies: int = 1, table: Table = Table()
-) -> Sampler:
+def demonstrated(policy: LanguagePolicy, player: Player, *, copies: int = 1, table: Table = USUAL) -> Sampler:
     """A sampler like `played` in which `player` speaks, in the tokens of `policy`, to be imitated.
 
     `mask` is True on what the player said, the end token included; nobody drew it, so `behaviour_log_prob` is
@@ -342,3 +293,6 @@ def _log(samples: Samples, episodes: Sequence[Episode]) -> None:
     success = [episode.success for episode in episodes]
     if None not in success:
         samples.log("success", success)
+    told = [episode.told for episode in episodes]
+    for name in sorted(set.intersection(*map(set, told))):
+        samples.log(f"world/{name}", [one[name] for one in told])

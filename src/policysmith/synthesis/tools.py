@@ -8,15 +8,13 @@ A tool that raises or takes too long has no knowledge; the judge is told so and 
 
 from __future__ import annotations
 
-import ast
 import json
-import math
-import operator
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from policysmith.common.calculation import calculated
 from policysmith.common.errors import DataError, FileError
 from policysmith.experience.prompts import Prompt, dataset_rows
 from policysmith.synthesis.players import Tool
@@ -25,15 +23,6 @@ NO_KNOWLEDGE = "no knowledge"
 """Stands for what a tool would have said that failed."""
 
 _EXPRESSION = re.compile(r"\(*\s*[-+]?\d[\d.]*(?:[\s()]*(?:\*\*|[-+*/%^])\s*[\s()]*[-+]?\d[\d.]*[\s)]*)+")
-_OPERATIONS: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-    ast.USub: operator.neg, ast.UAdd: operator.pos,
-}  # fmt: skip
-_LARGEST_POWER = 64
-"""Exponents beyond it are refused: a number of millions of digits would never be ready."""
-_LARGEST = 1e100
-_LONGEST = 400
 
 
 def ask(
@@ -70,16 +59,11 @@ def calculator() -> Tool:
 
 
 def evaluated(expression: str) -> str | None:
-    """The value of an arithmetic expression as text, whole numbers without a point; None without one."""
-    if len(expression) > _LONGEST:
-        return None
+    """The value of an arithmetic expression as text; None without one (see `common.calculation`)."""
     try:
-        value = _value(ast.parse(expression.replace("^", "**").strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError, TypeError):
+        return calculated(expression)
+    except DataError:
         return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(int(value)) if value == int(value) else f"{value:.10g}"
 
 
 def lookup(facts: Mapping[str, Any]) -> Tool:
@@ -122,22 +106,6 @@ def words(prompt: Prompt) -> str:
 
 
 # ---- parts -------------------------------------------------------------------------------------------
-
-
-def _value(node: ast.AST) -> Any:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATIONS:
-        return _OPERATIONS[type(node.op)](_value(node.operand))
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        left, right = _value(node.left), _value(node.right)
-        if isinstance(node.op, ast.Pow) and abs(right) > _LARGEST_POWER:
-            raise ValueError("too large a power")
-        value = _OPERATIONS[type(node.op)](left, right)
-        if isinstance(value, complex) or abs(value) > _LARGEST:
-            raise ValueError("no number of a usual size")
-        return value
-    raise ValueError(f"{type(node).__name__} is no arithmetic")
 
 
 def _within(seconds: float, tool: Tool, prompt: Prompt, candidates: Sequence[str]) -> Any:

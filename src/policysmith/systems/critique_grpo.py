@@ -32,6 +32,7 @@ from policysmith.common.errors import SettingError
 from policysmith.experience.guidance import check_template
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.refinement import REFINE, refined
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.mixed_policy import mixed_policy_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.rewards.critiques import Critic, Critique, Wording, truth_of, verdicts, written
@@ -116,6 +117,7 @@ def train(
     `critic`, for critiques of the kind "text", says of a wrong answer to a prompt what is wrong with it.
     Raises `DataError` naming a row without the answer that its critique is to tell.
     """
+    check_answered(prompts, "a critic reads one answer, and the refinement is one answer again")
     critique = criticising(config, prompts, critic)
     return language_run(
         policy,

@@ -37,6 +37,7 @@ from policysmith.experience.outcomes import Build, in_groups, pair_rows
 from policysmith.experience.pairing import teacher_pairs
 from policysmith.experience.prompts import Prompt, Prompts
 from policysmith.experience.rollouts import Groups, Sampler
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.preferences import check_beta, dpo_loss
 from policysmith.policies.language.models import open_policy
 from policysmith.policies.language.policy import LanguagePolicy
@@ -125,6 +126,7 @@ def train(
     without a teacher's answer or a score outside the range, and where no prompt gives a pair. Warns where
     rounds share prompts.
     """
+    check_answered(prompts, "a teacher answers the same prompts beside the policy")
     for prompt in prompts:
         teacher_answer(prompt)
     rounds = -(-config.steps // config.round_steps)

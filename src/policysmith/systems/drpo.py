@@ -48,6 +48,7 @@ from policysmith.experience.resets import (
     written,
 )
 from policysmith.experience.rollouts import Sampler
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.advantages import whiten
 from policysmith.objectives.token_rewards import whiten_around_mean
 from policysmith.policies.language.engine import Engine, LocalEngine
@@ -146,6 +147,7 @@ def train(
     are to begin with it, and warns where some are longer than an answer may be. `config.critic` names the
     reward model that the critic begins as.
     """
+    check_answered(data, "it begins answers with parts of good ones, and an episode has none")
     policy = opened(policy, config, seed=seed)
     prompts = with_references(data, config.reference)
     sources = {}

@@ -38,6 +38,7 @@ from policysmith.experience.explanations import (
 from policysmith.experience.guidance import check_solutions
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.rollouts import Sampler
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.averaging import sequence_mean_weight, sequence_sum_weight, token_mean_weight
 from policysmith.objectives.preferences import dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
@@ -145,6 +146,7 @@ def train(
 
     Raises `DataError` naming a question without an answer (or solution) to learn from.
     """
+    check_answered(prompts, "it explains how a right answer follows from its prompt")
     if config.chains == "explanation":
         check_answers(prompts)
     else:

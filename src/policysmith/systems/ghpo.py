@@ -33,6 +33,7 @@ from policysmith.experience.guidance import (
     guided,
 )
 from policysmith.experience.prompts import Prompts
+from policysmith.experience.world_prompts import check_answered
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.training.learners.group_relative import clipped, group_relative, with_kl
 from policysmith.training.learners.language import language_run
@@ -101,6 +102,7 @@ def train(
     The prompts have a `solution` column, worked out in text. Raises `DataError` naming a row without one,
     unless `skip_unsolved`, and naming a prompt that does not fit the context with its hint.
     """
+    check_answered(prompts, "its hints are the beginnings of a known answer, and an episode has none")
     if not config.skip_unsolved:
         check_solutions(prompts)
     return language_run(

@@ -30,6 +30,7 @@ from policysmith.common.errors import SettingError
 from policysmith.experience.opponents import against
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.rollouts import Sampler, sampled
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.averaging import sequence_sum_weight
 from policysmith.objectives.nash import Form, nash_policy_gradient_loss
 from policysmith.policies.language.engine import LocalEngine
@@ -99,6 +100,7 @@ def train(
     `judge` says how likely the first of two answers is better; with a `reward` instead, that is the sigmoid
     of the difference. Raises `SettingError` unless exactly one of them is given.
     """
+    check_answered(prompts, "a judge compares two answers to the same prompt")
     if (judge is None) == (reward is None):
         raise SettingError("a judge or a reward?", expected="exactly one of them")
     if judge is None:

@@ -108,7 +108,7 @@ PRESETS = {
 def train(
     policy: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
     config: Config = PRESETS["paper"],
     seed: int = 0,

@@ -24,6 +24,7 @@ from policysmith.common.errors import SettingError
 from policysmith.experience.outcomes import picked
 from policysmith.experience.pairing import best_worst
 from policysmith.experience.prompts import Prompts
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.preferences import check_beta, dpo_loss
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.rewards.judged import judged_pairs
@@ -86,6 +87,7 @@ def train(
     A reward says which answer is better, or `judge` where there is one, of the first two answers to a prompt;
     a reward is then only reported. Raises `SettingError` where there is neither.
     """
+    check_answered(prompts, "it learns from pairs of answers to the same prompt")
     if reward is None and judge is None:
         raise SettingError("nobody compares the answers", cure="give a reward, or judge=...")
     return preference_rounds(

@@ -106,7 +106,7 @@ PRESETS = {
 def train(
     policy: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
     text: Examples | None = None,
     config: Config = PRESETS["paper"],

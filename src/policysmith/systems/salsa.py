@@ -94,7 +94,7 @@ PRESETS = {
 def train(
     policy: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
     second: LanguagePolicy | None = None,
     examples: Examples | None = None,

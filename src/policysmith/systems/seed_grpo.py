@@ -27,6 +27,7 @@ from typing import Any
 
 from policysmith.common.errors import SettingError
 from policysmith.experience.prompts import Prompts
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.averaging import constant_weight, token_mean_weight
 from policysmith.objectives.semantic_entropy import Damping, Estimator
 from policysmith.policies.language.policy import LanguagePolicy
@@ -108,6 +109,9 @@ def train(
     `read` takes the answer from a text and `equal` says whether two answers mean the same; by default as the
     verifier among the rewards does both, and where there is none by the whole text.
     """
+    check_answered(
+        prompts, "it compares what answers to the same prompt mean, and a conversation is no answer"
+    )
     read, equal = meaning(as_scoring(reward), read, equal)
     return language_run(
         policy,

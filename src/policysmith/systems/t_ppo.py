@@ -31,6 +31,7 @@ from policysmith.common.errors import SettingError
 from policysmith.common.rng import generator
 from policysmith.experience.prompts import Prompts
 from policysmith.experience.truncated import TruncatedRollout
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.advantages import whiten
 from policysmith.objectives.averaging import sequence_mean_weight
 from policysmith.objectives.token_rewards import discounted_return, reward_at_end
@@ -143,6 +144,7 @@ def train(
     state: RunState | Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Train a model (a folder, a name, or a policy, which is then trained in place) on its scored answers."""
+    check_answered(prompts, "it writes an answer window by window, and learns before the answer has ended")
     policy = opened(policy, config, seed=seed)
     critic = critic_learner(policy, config)
     module: Any = critic.module

@@ -32,6 +32,7 @@ from policysmith.common.rng import generator
 from policysmith.experience.examples import ExampleSampler
 from policysmith.experience.prompts import Prompts, PromptSampler
 from policysmith.experience.thoughts import Layout, thinking_examples, thought_dropout
+from policysmith.experience.world_prompts import check_answered
 from policysmith.objectives.averaging import sequence_mean_weight, token_mean_weight
 from policysmith.policies.language.policy import LanguagePolicy
 from policysmith.policies.language.samples import Samples
@@ -164,6 +165,7 @@ def train(
     `reward` judges a whole answer: let it look between the answer's tags (`rewards.verifiers.between`).
     Raises `DataError` naming a question without a thought or an answer.
     """
+    check_answered(prompts, "the form of thought and answer is that of a single answer")
     layout = config.layout
     examples = thought_dropout(
         thinking_examples(prompts, layout, column=config.thought),

@@ -27,8 +27,11 @@ from policysmith.common.errors import (
     UnknownNameError,
 )
 
-GUESSING_GAME = "guessing-game"
-OWN = {GUESSING_GAME: "policysmith.worlds.guessing:GuessingGame"}
+GUESSING_GAME, CALCULATOR = "guessing-game", "calculator"
+OWN = {
+    GUESSING_GAME: "policysmith.worlds.guessing:GuessingGame",
+    CALCULATOR: "policysmith.worlds.calculator:Calculator",
+}
 """Our own worlds that are talked to."""
 
 
@@ -116,12 +119,28 @@ class Episode:
         return any(map(bool, told)) if told else None
 
     @property
+    def said(self) -> list[tuple[str, str]]:
+        """Who said what, in order: ("world", text) and ("policy", text) by turns."""
+        said = [("world", self.steps[0].observation)]
+        for text, step in zip(self.texts, self.steps[1:], strict=False):
+            said += [("policy", text), ("world", step.observation)]
+        return said
+
+    @property
+    def told(self) -> dict[str, float]:
+        """The numbers in the last step's `info`, beside `success`: what the world counts."""
+        info = self.steps[-1].info
+        return {
+            name: float(value)
+            for name, value in info.items()
+            if name != "success" and isinstance(value, (int, float)) and math.isfinite(value)
+        }
+
+    @property
     def transcript(self) -> str:
         """What was said, a paragraph per speaker, and how it ended."""
-        said = [self.steps[0].observation]
-        for text, step in zip(self.texts, self.steps[1:], strict=False):
-            said += [f"> {text}", step.observation]
-        return "\n".join([*said, f"({self.ended or 'goes on'})"])
+        lines = [f"> {text}" if who == "policy" else text for who, text in self.said]
+        return "\n".join([*lines, f"({self.ended or 'goes on'})"])
 
     def _checked(self, call: Callable[[], Any], turn: str) -> TextStep:
         try:
@@ -144,7 +163,7 @@ Player = Callable[[Episode], str]
 """Somebody who plays: from an episode so far to what is said next."""
 
 
-def make(name: str, **options: Any) -> TextWorld:
+def make(name: str, /, **options: Any) -> TextWorld:
     """The world called `name`: one of `OWN`, or `package.module:name` of a class or function that makes one.
 
     Raises `UnknownNameError` with the nearest names, `MissingExtraError` where the package cannot be

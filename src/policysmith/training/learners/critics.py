@@ -28,6 +28,7 @@ from policysmith.common.errors import CapabilityError, SettingError
 from policysmith.common.rng import generator
 from policysmith.experience.prompts import Prompts, PromptSampler
 from policysmith.experience.rollouts import Sampler
+from policysmith.experience.world_prompts import table_of
 from policysmith.objectives.advantages import generalised_advantage, whiten
 from policysmith.objectives.averaging import token_mean_weight
 from policysmith.objectives.policy_gradient import clipped_value_loss
@@ -98,7 +99,7 @@ class CriticSettings(LanguageSettings):
 def language_run_with_critic(
     model: LanguagePolicy | str | os.PathLike[str],
     prompts: Prompts,
-    reward: Reward,
+    reward: Reward | None,
     *,
     settings: CriticSettings,
     loss: TokenLoss,
@@ -151,7 +152,9 @@ def language_run_with_critic(
         run_state,
         collect=collecting(
             source,
-            around(usual_sampler(policy, reward, settings, wrap=wrap, engine=writer)),
+            around(
+                usual_sampler(policy, reward, settings, wrap=wrap, engine=writer, table=table_of(prompts))
+            ),
             (label or generalised)(module, settings, kl=kl, reference=start),
             settings,
             rng=answers,

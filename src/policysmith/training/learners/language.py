@@ -24,6 +24,7 @@ from typing import Any
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.experience.prompts import Prompts, PromptSampler
 from policysmith.experience.rollouts import Sampler
+from policysmith.experience.world_prompts import table_of
 from policysmith.objectives.averaging import token_mean_weight
 from policysmith.policies.language.memory import check_memory, training_memory
 from policysmith.policies.language.models import open_policy
@@ -65,7 +66,8 @@ def language_run(
 
     A model given as a folder or a name is loaded; a policy is trained in place. `wrap` makes the method's
     sampler of the usual one, whose answers come with their rewards; `reward` is None where that sampler has
-    rewards of its own, as one that plays episodes has (`experience.conversations`). With `reference`, the
+    rewards of its own. Prompts that are episodes of a world (`experience.world_prompts`) are played, and the
+    world pays. With `reference`, the
     policy as given stays beside the one that learns (for adapters, the model without them). `sources` are
     what the method's functions remember from step to step; they are saved with the run.
     """
@@ -73,7 +75,7 @@ def language_run(
     before = frozen_reference(policy, temperature=settings.temperature) if reference else None
     source = PromptSampler(prompts, rng=generator(seed, "prompts"))
     answers = generator(seed, "answers")
-    sampler = usual_sampler(policy, reward, settings, wrap=wrap)
+    sampler = usual_sampler(policy, reward, settings, wrap=wrap, table=table_of(prompts))
     run_state = RunState(
         learners={"policy": policy_learner(policy, loss, settings)},
         generators={"prompts": source.rng, "answers": answers, "update": generator(seed, "update")},

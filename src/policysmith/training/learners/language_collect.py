@@ -16,8 +16,10 @@ from torch import Tensor
 
 from policysmith.common.keys import require_keys
 from policysmith.common.rng import draw_seed
+from policysmith.experience.conversations import played
 from policysmith.experience.prompts import Prompt, PromptSampler
 from policysmith.experience.rollouts import Groups, Sampler, sampled
+from policysmith.experience.world_prompts import Table
 from policysmith.objectives.advantages import agreeing
 from policysmith.policies.language.engine import Engine, LocalEngine
 from policysmith.policies.language.policy import LanguagePolicy
@@ -32,6 +34,7 @@ from policysmith.training.learners.language_settings import (
     Reward,
 )
 from policysmith.training.loop import Collect, RunState
+from policysmith.worlds.text import Episode
 
 PATIENCE = 10
 """Steps in a row without anything to learn before a warning says so."""
@@ -44,15 +47,19 @@ def usual_sampler(
     *,
     wrap: Callable[[Sampler, LanguagePolicy], Sampler] = lambda sampler, policy: sampler,
     engine: Engine | None = None,
+    table: Table | None = None,
 ) -> Sampler:
-    """Answers of the policy with their rewards, as a method wraps them, shared among the processes."""
-    plain = sampled(
-        policy,
-        engine or LocalEngine(policy),
-        settings.sampling,
-        copies=settings.group_size,
-        system=settings.system,
-    )
+    """Answers of the policy with their rewards, as a method wraps them, shared among the processes.
+
+    With a `table`, the prompts are episodes of worlds and the answers conversations, which come with rewards
+    of their own.
+    """
+    engine, copies = engine or LocalEngine(policy), settings.group_size
+    if table is None:
+        plain = sampled(policy, engine, settings.sampling, copies=copies, system=settings.system)
+    else:
+        table = table.opened_by(policy, settings.system)
+        plain = played(policy, engine, settings.sampling, copies=copies, table=table)
     usual = plain if reward is None else scored(plain, as_scoring(reward))
     return spread(wrap(usual, policy))
 
@@ -198,11 +205,19 @@ def shown(samples: Samples, *, most: int = 4) -> list[dict[str, Any]]:
     return [
         {
             "prompt": _text(samples.about[row]),
-            "answer": samples.texts[row],
+            **_written(samples, row),
             **({"reward": float(samples.batch["reward"][row])} if "reward" in samples.batch.keys() else {}),  # noqa: SIM118
         }
         for row in rows
     ]
+
+
+def _written(samples: Samples, row: int) -> dict[str, Any]:
+    """An answer; of an episode what both sides said, and how it ended."""
+    episode = samples.about[row].data.get("episode")
+    if not isinstance(episode, Episode):
+        return {"answer": samples.texts[row]}
+    return {"conversation": [list(one) for one in episode.said], "ended": episode.ended}
 
 
 def _text(prompt: Prompt) -> str:
