@@ -21,7 +21,7 @@ from policysmith.common.errors import DataError
 LONGEST = 400
 """Characters of an expression."""
 
-_ALLOWED = re.compile(r"[\d\s.()+\-*/%^]*")
+_ALLOWED = re.compile(r"[0-9\s.()+\-*/%^]*")
 _OPERATIONS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,

@@ -59,16 +59,26 @@ def leave_one_out() -> Label:
 def overlong(*, limit: int, buffer: int) -> Label:
     """Takes the penalty on long answers from the reward, before advantages are made of it (DAPO).
 
-    `limit` and `buffer` are in tokens; see `objectives.lengths.overlong_penalty`.
+    `limit` and `buffer` are in tokens; see `objectives.lengths.overlong_penalty`. Of a conversation the
+    longest turn counts, since the limit is that of one answer.
     """
 
     def label(samples: Samples) -> Samples:
-        penalty = overlong_penalty(samples.batch["mask"].sum(1), limit=limit, buffer=buffer)
+        penalty = overlong_penalty(_longest_answer(samples.batch), limit=limit, buffer=buffer)
         samples.batch["reward"] = samples.batch["reward"] + penalty
         samples.log("overlong", penalty)
         return samples
 
     return label
+
+
+def _longest_answer(batch: TensorDict) -> Int[Tensor, "row"]:
+    """The tokens of each row's answer, of a conversation those of its longest turn."""
+    mask = batch["mask"]
+    if "turn" not in batch.keys():  # noqa: SIM118
+        return mask.sum(1)
+    turns = range(1, int(batch["turn"].max()) + 1)
+    return torch.stack([((batch["turn"] == turn) & mask).sum(1) for turn in turns]).amax(0)
 
 
 def finished_only() -> Label:
