@@ -131,10 +131,6 @@ def test_a_run_keeps_the_world_and_conversations_in_which_one_sees_who_spoke(run
     inputs = directory.config["inputs"]
     assert (inputs["world"], inputs["world_option"]) == ("vowel_world:Vowels", ["least=1"])
     assert inputs["reward"] == ""
-        "vowel_world:Vowels",
-        ["least=1"],
-        "",
-    )
     sample = directory.samples()[-1]
     assert [who for who, _ in sample["conversation"]] == ["world", "policy", "world"]
     assert sample["ended"] == "done"
