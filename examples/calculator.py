@@ -1,9 +1,9 @@
 """A policy that learns when to use a tool: sums of one to four digits, and a calculator that has a price.
 
-    python examples/calculator.py start        a small decoder that knows the forms, but not when to call
+    python examples/calculator.py start        writes a small model that knows how to call, but not when
 
 It imitates a player who asks the calculator every other time, whatever the sum, and answers the rest by
-heart. The rest is done from the command line, as docs/guides/text-environments.md shows.
+heart. Playing itself it learns more, from the command line, as docs/guides/text-environments.md shows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from policysmith.training.learner import Learner, cosine_schedule
 from policysmith.training.learners.supervised import supervised_loss
 from policysmith.worlds.calculator import asking
 
-WORLD: Mapping[str, Any] = {"digits": 4, "cost": 0.2}
-"""Sums of one to four digits, where a right answer is worth 1 and a call costs a fifth of that."""
+WORLD: Mapping[str, Any] = {"digits": 4}
+"""Sums and differences of two numbers of one to four digits."""
 
 
 def warm_up(
@@ -41,14 +41,14 @@ def warm_up(
         policy,
         supervised_loss,
         optimizer=torch.optim.AdamW(policy.parameters(), lr=3e-3),
-        schedule=cosine_schedule(warmup=100, total=steps),
+        schedule=cosine_schedule(warmup=min(100, steps // 2), total=steps),
         max_grad_norm=1.0,
     )
     for step in range(1, steps + 1):
         batch = teacher(dict(enumerate(episodes.sample(64))), rng=episodes.rng).batch.exclude("log")
         metrics = learner.step(batch.set("weight", token_mean_weight(batch["mask"])))
         if step % 100 == 0:
-            print(f"step {step}: loss {float(metrics['loss']):.3f}", flush=True)
+            print(f"step {step}: loss {metrics['loss']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,7 @@ def test_limits_cut_the_conversations_of_a_run(here):
         (["--world", "vowel_world:Broken"], "no server"),
         (["--world", "guessing-game", "--world-option", "hihg=3"], "does not know an option"),
         (["--world", "guessing-game", "--world-option", "high"], "NAME=VALUE"),
+        (["--world", "calculator", "--world-option", "digits=four"], "cannot be made with its options"),
         (["--world", "guessing-game", "--data", "sums.jsonl"], "and --data too"),
         (["--world", "guessing-game", "--reward", "numeric"], "and --reward too"),
         (["--world", "guessing-game", "--task", "chain_sum", "--reward", "exact"], "--task and --reward too"),

@@ -23,6 +23,7 @@ from policysmith.common.errors import (
     CapabilityError,
     DataError,
     MissingExtraError,
+    PolicysmithError,
     SettingError,
     UnknownNameError,
 )
@@ -167,8 +168,8 @@ def make(name: str, /, **options: Any) -> TextWorld:
     """The world called `name`: one of `OWN`, or `package.module:name` of a class or function that makes one.
 
     Raises `UnknownNameError` with the nearest names, `MissingExtraError` where the package cannot be
-    imported, `SettingError` for an option that the world does not have, and `CapabilityError` for something
-    that is no world.
+    imported, `SettingError` for an option that the world does not have or cannot be made with, and
+    `CapabilityError` for something that is no world.
     """
     module_name, colon, attribute = OWN.get(name, name).partition(":")
     if not colon:
@@ -192,13 +193,20 @@ def make(name: str, /, **options: Any) -> TextWorld:
     return _made(getattr(module, attribute), name, options)
 
 
+_NO_SUCH_OPTION = "unexpected keyword argument", "takes no arguments"
+
+
 def _made(maker: Any, name: str, options: Mapping[str, Any]) -> TextWorld:
     try:
         world = maker(**options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error) and "takes no arguments" not in str(error):
-            raise
-        raise SettingError(f"'{name}' does not know an option it was given", where=str(error)) from error
+    except PolicysmithError:
+        raise
+    except Exception as error:  # a world is anybody's code, made with options of anybody's
+        unknown = isinstance(error, TypeError) and any(words in str(error) for words in _NO_SUCH_OPTION)
+        problem = "does not know an option it was given" if unknown else "cannot be made with its options"
+        raise SettingError(
+            f"'{name}' {problem}", where=f"{type(error).__name__}: {error}", expected=f"other than {options}"
+        ) from error
     if not isinstance(world, TextWorld):
         raise CapabilityError(
             f"'{name}' makes a {type(world).__name__}, which is no text world",
