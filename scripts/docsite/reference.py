@@ -145,10 +145,14 @@ def _for_language(verb: str, classes: Mapping[str, ast.ClassDef]) -> list[str]:
     node = classes.get(LANGUAGE.get(verb, ""))
     if node is None:
         return []
-    return [f"**For language models**: {_first(node)}", table(OPTION_COLUMNS, _options(node, classes))]
+    shown = [f"**For language models**: {_first(node)}", table(OPTION_COLUMNS, _options(node, classes))]
+    if talking := classes.get(WORLDS.get(verb, "")):
+        shown += [f"**In text worlds**: {_first(talking)}", table(OPTION_COLUMNS, _options(talking, classes))]
+    return shown
 
 
-LANGUAGE = {"run": "LanguageInputs", "eval": "EvalAnswers", "compare": "CompareAnswers"}
+WORLDS = {"eval": "EvalWorld"}
+LANGUAGE = {"run": "ConversingInputs", "eval": "EvalAnswers", "compare": "CompareAnswers"}
 OPTION_COLUMNS = ["option", "default", "meaning"]
 RUN = [
     ["NAME", "", "the system"],
@@ -178,8 +182,11 @@ def _runs(node: ast.ClassDef) -> bool:
 
 
 def _options(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> list[list[str]]:
-    """One row per field, those of a base class first: the option, its default, and the docstring below it."""
-    rows = []
+    """One row per field, those of a base class first: the option, its default, and the docstring below it.
+
+    A field that the class has anew stands in the place of its base's.
+    """
+    rows: list[list[str]] = []
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id in classes:
             rows += _options(classes[base.id], classes)
@@ -195,7 +202,7 @@ def _options(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> list[li
         name = statement.target.id.replace("_", "-")
         option = name.upper() if "Positional" in annotation else f"`--{name}`"
         rows.append([option, _default(statement.value), _text_of(after)])
-    return rows
+    return list({row[0]: row for row in rows}.values())
 
 
 def _default(value: ast.expr | None) -> str:

@@ -12,6 +12,7 @@ from docsite import reference
 from policysmith.cli.comparing_answers import CompareAnswers
 from policysmith.cli.data import WORDS
 from policysmith.cli.eval_answers import EvalAnswers
+from policysmith.cli.eval_worlds import EvalWorld
 from policysmith.cli.main import VERBS, _options
 
 PACKAGE = Path(__file__).parents[2] / "src" / "policysmith"
@@ -95,8 +96,10 @@ def options(kind) -> set[str]:
 def test_the_page_of_the_command_line_has_every_option(verb):
     section = reference.option_tables(PACKAGE / "cli", {verb: VERBS[verb]})
     usual, _, language = section.partition("**For language models**")
+    language, _, talking = language.partition("**In text worlds**")
     assert shown(usual) == options(_options(verb))
     assert shown(language) == (options(LANGUAGE[verb]) if verb in LANGUAGE else set())
+    assert shown(talking) == (options(EvalWorld) if verb == "eval" else set())
 
 
 LANGUAGE = {"eval": EvalAnswers, "compare": CompareAnswers}

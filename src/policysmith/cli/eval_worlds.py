@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -32,7 +32,7 @@ class EvalWorld(WorldInputs):
 
     path: tyro.conf.Positional[str] = ""
     """run directory, a folder with a model, or one of `policysmith models list`"""
-    count: Annotated[int, tyro.conf.arg(name="episodes")] = 200
+    episodes: int = 200
     """how many episodes, of seeds that no run trains on"""
     limit: int = 0
     """most tokens of one answer; by default what the run was trained with, else 256"""
@@ -47,12 +47,12 @@ class EvalWorld(WorldInputs):
 
     def run(self) -> None:
         """Play, count, print, and keep the numbers with the run, where the path is one's."""
-        if self.count < 1:
-            raise SettingError(f"{self.count} episodes", expected="at least 1")
+        if self.episodes < 1:
+            raise SettingError(f"{self.episodes} episodes", expected="at least 1")
         config = run_config(self.path)
         asked = self._asked(config.get("inputs", {}))
         settings = config.get("settings", {})
-        prompts = asked.episodes(self.count, derive(self.seed, "evaluation"))
+        prompts = asked.world_prompts(self.episodes, derive(self.seed, "evaluation"))
         sampling = Sampling(
             limit=self.limit or settings.get("answer_limit", 256),
             temperature=self.temperature if self.temperature >= 0 else settings.get("temperature", 1.0),
@@ -66,7 +66,7 @@ class EvalWorld(WorldInputs):
             found[name] = converse(load(), prompts, sampling=sampling, seed=self.seed, system=system)
         measured = {
             "world": " ".join([asked.world, *asked.world_option]),
-            "episodes": self.count,
+            "episodes": self.episodes,
             "seed": self.seed,
             "fingerprint": prompts.fingerprint,
             "temperature": sampling.temperature,
@@ -83,7 +83,7 @@ class EvalWorld(WorldInputs):
             look.print_json(measured)
             return
         columns, rows = conversations_table(measured)
-        look.table(columns, rows, title=f"{self.count} fresh episodes of {measured['world']}")
+        look.table(columns, rows, title=f"{self.episodes} fresh episodes of {measured['world']}")
         for name, difference in measured["differences"].items():
             look.results.print(f"difference in {name}: {Interval(**difference)}, paired over the episodes")
 

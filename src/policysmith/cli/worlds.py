@@ -26,7 +26,7 @@ class WorldInputs:
     token_limit: int | None = None
     """most tokens of a conversation, of both sides; by default the model's context"""
 
-    def episodes(self, size: int, seed: int) -> WorldPrompts:
+    def world_prompts(self, size: int, seed: int) -> WorldPrompts:
         """`size` episodes of the world. One is begun, so that a world that cannot be made is told at once."""
         prompts = WorldPrompts(
             self.world,
@@ -70,7 +70,7 @@ class ConversingInputs(LanguageInputs, WorldInputs):
             raise SettingError("which model?", cure="give --model FOLDER or NAME, such as smollm2-135m")
         if self.size < 1:
             raise SettingError(f"{self.size} episodes", expected="at least 1 (--size)")
-        return self._model, self.episodes(self.size, self.data_seed), None
+        return self._model, self.world_prompts(self.size, self.data_seed), None
 
     @property
     def subject(self) -> str:
