@@ -122,6 +122,16 @@ def test_samples_keep_their_line_breaks_and_long_ones_are_folded():
     assert page.text["b"] == ["0.5"]
 
 
+def test_conversations_say_who_spoke_and_nobodys_words_are_markup():
+    said = [("world", "<b>1\n2</b>"), ("policy", NASTY), ("world", "right")]
+    page = Page(Report("t").conversations("c", [{"conversation": said, "reward": 0.5}]).html())
+    assert page.text["b"] == ["0.5", "world", "policy", "world"]
+    assert page.text["span"][-3:] == [text for _, text in said]
+    marks = [attributes.get("class") for tag, attributes in page.tags if tag == "p"]
+    assert marks[-3:] == ["said world", "said policy", "said world"]
+    assert page.open == []
+
+
 def test_both_themes_and_the_phone_are_provided_for():
     html = full().html()
     assert "prefers-color-scheme:dark" in html

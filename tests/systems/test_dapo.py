@@ -12,6 +12,7 @@ from language_seams import gradient, made_samples, seams
 from policysmith.common.errors import SettingError
 from policysmith.evaluation.conformance import check_system
 from policysmith.systems import dapo, grpo
+from policysmith.training.learners.group_relative import overlong
 
 PLAIN = dapo.Config(overlong_buffer=0)
 
@@ -37,6 +38,18 @@ def test_with_one_clip_and_answers_of_equal_length_it_is_grpo():
             gradient(ours, made_samples(rewards, lengths=lengths), moved=moved),
             gradient(seams(grpo, grpo.Config(beta=0.0)), made_samples(rewards, lengths=lengths), moved=moved),
         )
+
+
+def test_of_a_conversation_the_longest_turn_is_what_may_be_too_long():
+    mask = torch.tensor([[0, 1, 1, 0, 1, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    turn = torch.tensor([[0, 1, 1, 0, 2, 2, 2, 0, 3], [0, 1, 1, 0, 2, 2, 0, 0, 0]])
+    samples = made_samples([1.0, 1.0], lengths=[4, 4])
+    samples.batch["mask"], samples.batch["turn"] = mask, turn
+    label = overlong(limit=4, buffer=2)
+    assert label(samples).batch["reward"].tolist() == [0.5, 1.0]  # three tokens of four, two of four
+    samples = made_samples([1.0, 1.0], lengths=[4, 4])
+    samples.batch["mask"] = mask  # the same tokens as one answer each
+    assert label(samples).batch["reward"].tolist() == [0.0, 0.0]
 
 
 def test_a_token_may_become_likelier_by_28_per_cent_and_less_likely_by_20():

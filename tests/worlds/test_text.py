@@ -76,8 +76,26 @@ def test_an_episode_remembers_what_was_said_and_ends_where_the_world_does():
     assert [step.observation for step in episode.steps] == ["go", "warm", "hot"]
     assert (episode.ended, world.closed) == ("done", 1)
     assert episode.transcript == "go\n> a\nwarm\n> b\nhot\n(done)"
+    spoken = [("world", "go"), ("policy", "a"), ("world", "warm"), ("policy", "b"), ("world", "hot")]
+    assert episode.said == spoken
     episode.close("again")
     assert (episode.ended, world.closed) == ("done", 1)
+
+
+def test_numbers_in_the_last_info_are_what_the_world_counts():
+    info = {"success": True, "calls": 2, "solved": False, "name": "x", "far": float("inf")}
+    episode = Episode(
+        Scripted(TextStep("on", info={"calls": 1, "old": 3}), TextStep("end", 1.0, True, info)), 0
+    )
+    episode.step("a")
+    episode.step("b")
+    assert episode.told == {"calls": 2.0, "solved": 0.0}
+
+
+def test_a_world_that_cannot_be_made_is_told_with_its_options():
+    with pytest.raises(SettingError, match="cannot be made with its options") as refused:
+        make("guessing-game", high="many")
+    assert "many" in refused.value.expected
 
 
 def test_success_is_what_the_world_says_of_it():
