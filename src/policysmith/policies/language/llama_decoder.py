@@ -203,8 +203,8 @@ class LlamaDecoder:
             out = attend(index, query, key, projected[..., rotated:, :])
             x = x + product.out(out.reshape(*token.shape, -1))
             normed = _normed(x, layer.post_attention_layernorm.weight, self.eps)
-            gate, up = product.gate_up(normed).chunk(2, -1)
-            x = x + product.down(F.silu(gate).mul_(up))
+            gate, up = product.gate_up(normed)
+            x = x + product.down(F.silu(gate, inplace=True).mul_(up))
         return _normed(x, self.body.norm.weight, self.eps)
 
 
@@ -278,7 +278,12 @@ class _Products:
         attention, mlp = layer.self_attn, layer.mlp
         self.qkv = _product([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
         self.out = _product([attention.o_proj], fuse)
-        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], fuse, even=0)
+        if fuse:
+            both = _product([mlp.gate_proj, mlp.up_proj], fuse, even=0)
+            self.gate_up = lambda x: both(x).chunk(2, -1)
+        else:
+            gate, up = _product([mlp.gate_proj], fuse), _product([mlp.up_proj], fuse)
+            self.gate_up = lambda x: (gate(x), up(x))
         self.down = _product([mlp.down_proj], fuse, even=1)
 
 
