@@ -40,9 +40,8 @@ class Config(PpoSettings):
     """A GRU of 256, PPO with discount 0.99 and lambda 1: section 3 of Duan et al., with PPO's usual clipping.
 
     - `episodes`: of a trial; Meta-World's paper has 10. `environments` trials are played side by side.
-    - `memory_steps`: the units of the memory begin with spans of 2 to so many steps, best those of a trial
-      (`networks.bodies.spread_memory`). With 0 they begin as PyTorch's do, which forget within a few steps:
-      before anything of an earlier episode can be used, it then has to be learnt that it is worth keeping.
+    - `memory_steps`: the units of the memory begin with spans of 2 to so many steps, such as those of a trial
+      (`networks.bodies.spread_memory`). With 0 they begin as PyTorch's do, which forget within a few steps.
     - `rollout_steps` is best a multiple of a trial's; 5,000 is one of Meta-World's (10 episodes of 500).
 
     Whether the paper's runs of Meta-World used these sizes is not confirmed. See `PpoSettings` for the rest.
