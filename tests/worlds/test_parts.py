@@ -61,4 +61,4 @@ def test_an_environment_without_a_goal_is_refused():
 
 def test_a_part_that_is_neither_vector_nor_picture_is_named():
     with pytest.raises(CapabilityError, match="part Box"):
-        as_policies_see(Fixed(front=picture(), grid=Box(0, 1, (2, 2))))
+        as_policies_see(Fixed(front=picture(), grid=Box(0, 1, (2, 2, 2))))

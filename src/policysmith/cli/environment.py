@@ -25,6 +25,12 @@ class EnvironmentInputs:
     """options the environment is made with, NAME=VALUE each"""
     limit: int | None = None
     """most steps of an episode, beside the environment's own limit"""
+    pictures: int = 0
+    """side of the pictures, in pixels, that policies see in place of the environment's full state"""
+    cameras: tuple[str, ...] = ()
+    """the cameras that these pictures are from; by default the environment's usual one"""
+    frames: int = 1
+    """how many of the last pictures are seen at once, so that speeds can be told"""
 
     checkpoint_every: ClassVar[int] = 10
     """Steps between checkpoints, where neither the settings nor anybody else says."""
@@ -34,7 +40,9 @@ class EnvironmentInputs:
     @property
     def options(self) -> dict[str, Any]:
         """What the environment is made with besides its name."""
-        return options_of(self.env_option)
+        return options_of(self.env_option) | view_options(
+            self.env, self.pictures, self.cameras, frames=self.frames
+        )
 
     def arguments(self) -> tuple[Any, ...]:
         """What a system's entry is called with."""
@@ -65,6 +73,19 @@ def made(name: str, options: Mapping[str, Any], limit: int | None) -> gymnasium.
     """The environment called `name`, its episodes cut after `limit` steps."""
     environment = registry.make(name, **options)
     return environment if limit is None else gymnasium.wrappers.TimeLimit(environment, limit)
+
+
+def view_options(env: str, side: int, cameras: Sequence[str], *, frames: int = 1) -> dict[str, Any]:
+    """The options for square pictures of `side` pixels from `cameras`; no options for a side of 0."""
+    if frames < 1:
+        raise SettingError(f"frames is {frames}", expected="at least 1")
+    if not side:
+        if cameras or frames > 1:
+            told = "cameras are named" if cameras else f"{frames} frames are asked for"
+            raise SettingError(f"{told}, but no pictures wanted", cure="give --pictures SIDE too")
+        return {}
+    size = [side, side] if frames == 1 else [frames, side, side]
+    return {"pictures": {camera: size for camera in cameras or (registry.camera(env),)}}
 
 
 def options_of(words: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import gymnasium
 
 from policysmith.cli import look
+from policysmith.cli.environment import view_options
 from policysmith.common.cache import cache_folder
 from policysmith.common.errors import DataError, SettingError
 from policysmith.experience.demonstrations import Demonstrations
@@ -179,15 +180,6 @@ def found_line(source: Source, chosen: Chosen, episodes: Episodes) -> str:
     if chosen.left_out:
         parts.append(f"pictures left out: {', '.join(chosen.left_out)} (--cameras loads them)")
     return "; ".join(parts)
-
-
-def view_options(env: str, side: int, cameras: Sequence[str]) -> dict[str, Any]:
-    """The options for square pictures of `side` pixels from `cameras`; no options for a side of 0."""
-    if not side:
-        if cameras:
-            raise SettingError("cameras are named, but no pictures wanted", cure="give --pictures SIDE too")
-        return {}
-    return {"pictures": {camera: [side, side] for camera in cameras or (registry.camera(env),)}}
 
 
 def recorded(demonstrations: Demonstrations, folder: Path | None = None) -> Episodes:

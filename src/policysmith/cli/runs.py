@@ -13,8 +13,8 @@ import tyro
 
 from policysmith.cli import evaluations, look
 from policysmith.cli.acting_inputs import ActingInputs, TaskInputs
-from policysmith.cli.environment import EnvironmentInputs, options_of
-from policysmith.cli.inputs import Inputs, maker, run_name, same_data, view_options
+from policysmith.cli.environment import EnvironmentInputs, options_of, view_options
+from policysmith.cli.inputs import Inputs, maker, run_name, same_data
 from policysmith.cli.measuring import Writing, inputs_of, measure
 from policysmith.cli.pages import run_page
 from policysmith.cli.preferences import ListInputs, PreferenceInputs
@@ -233,7 +233,7 @@ class Eval:
         env, options, limit = self._environment()
         seeds = episode_seeds(self.seed, self.episodes)
         # What the policy reads says how the environment has to be seen.
-        make = maker(env, goal=bool(policy.goal_size), pictures=policy.pictures, **options)
+        make = maker(env, **options | {"goal": bool(policy.goal_size), "pictures": policy.pictures})
         rollouts = roll_out(policy, make, seeds=seeds, seed=self.seed, limit=limit, spread=self.spread)
         timing = time_decisions(policy, make, decisions=50, seed=self.seed, spread=self.spread)
         interval = success_interval(rollouts.success[None].astype(float))

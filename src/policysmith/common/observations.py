@@ -2,7 +2,7 @@
 
 The parts are `state` (the vector), `goal` (a vector too), `action_mask` (which choices are allowed) and
 pictures under the names of their cameras, uint8 [height, width, 3] wherever they are (environments, files,
-batches); only an encoder scales them. Environments
+batches), or stacks of the last few, [time, height, width, 3]; only an encoder scales them. Environments
 give parts as a `Dict` space, tensors carry them as a nested `TensorDict`; an observation without parts is its
 state. The functions here treat both forms alike.
 """
@@ -44,13 +44,25 @@ def state_of(observation: Observation) -> Tensor:
 def is_parts(space: Any) -> bool:
     """Whether an observation space has parts that are not to be flattened: a goal, a mask, or pictures."""
     return isinstance(space, Dict) and (
-        GOAL in space.spaces or ACTION_MASK in space.spaces or any(map(is_picture, space.spaces.values()))
+        GOAL in space.spaces or ACTION_MASK in space.spaces or any(map(has_pixels, space.spaces.values()))
     )
 
 
 def is_picture(space: Any) -> bool:
     """Whether `space` holds pictures, uint8 [height, width, 3]."""
     return isinstance(space, Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+
+
+def has_pixels(space: Any) -> bool:
+    """Whether `space` holds pictures or stacks of the last few, uint8 [(time,) height, width, 3]."""
+    return is_picture(space) or (
+        isinstance(space, Box) and space.dtype == np.uint8 and space.shape[3:] == (3,)
+    )
+
+
+def are_pictures(part: Tensor) -> bool:
+    """Whether rows of a part, [row, ...], are pictures or stacks of them."""
+    return part.dtype == torch.uint8 and part.dim() in (4, 5)
 
 
 def each_part(observation: Any, change: Callable[[Any], Any]) -> Any:

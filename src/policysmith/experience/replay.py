@@ -1,9 +1,7 @@
 """Replay: transitions that were seen, kept to be drawn again, and what is drawn of them.
 
-- `Replay` keeps the steps of several environments side by side in one ring, so that what follows a step is
-  the next row of its column; draws are uniform, of one step or of n.
-- `Mixed` draws fixed shares from several sources: half demonstrations, half experience.
-- `Hindsight` draws steps towards goals that were reached later.
+`Replay` keeps the steps of several environments side by side in one ring, so that what follows a step is the
+next row of its column; draws are uniform, of one step or of n. Pictures are kept once (`experience.frames`).
 
 A source has a length and `sample(rows, rng)`; that is all that learners ask of it.
 """
@@ -13,6 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import DataError, FileError, SettingError
+from policysmith.common.observations import are_pictures
 from policysmith.experience.episodes import Episodes
+from policysmith.experience.frames import AFTER, SEEN, FrameRing
 
 Transitions = dict[str, Any]
 """Rows with `observation`, `action`, `reward`, `next_observation`, `terminated`, `truncated`, and more."""
@@ -70,6 +71,7 @@ class Replay:
         self.mapped_above, self.folder = mapped_above, folder
         self.written = 0
         self.data: dict[str, Tensor] = {}
+        self.frames: dict[str, FrameRing] = {}
         self._valid: Tensor | None = None
         self._ends = torch.full((self.length, columns), -1, dtype=torch.long)
         self._begun = torch.zeros(columns, dtype=torch.long)
@@ -85,8 +87,10 @@ class Replay:
         """One transition of every environment, [column, ...]; those `lost` are never drawn."""
         flat = _flat(step)
         if not self.data:
-            self._make(flat)
+            self._make(flat, {name: one.shape[1:] for name, one in flat.items() if _is_film(name, flat)})
         place = self.written % self.length
+        for name, ring in self.frames.items():
+            ring.add(self.written, flat.pop(name), flat.pop(f"next_{name}"))
         for name, value in flat.items():
             self.data[name][place] = value
         if lost or self._valid is not None:
@@ -108,8 +112,12 @@ class Replay:
         if count > self.length:
             flat, count = {name: value[-self.length :] for name, value in flat.items()}, self.length
         if not self.data:
-            self._make(flat)
+            self._make(flat, {name: one.shape[1:] for name, one in flat.items() if _is_film(name, flat)})
         places = (self.written + torch.arange(count)) % self.length
+        for name, ring in self.frames.items():
+            seen, after = flat.pop(name), flat.pop(f"next_{name}")
+            for row in range(count):
+                ring.add(self.written + row, seen[row : row + 1], after[row : row + 1])
         for name, value in flat.items():
             self.data[name][places, 0] = value
         self._ends[places] = -1
@@ -125,6 +133,8 @@ class Replay:
         """Forget everything."""
         self.written, self._valid = 0, None
         self._begun.zero_()
+        for ring in self.frames.values():
+            ring.clear()
 
     def sample(self, rows: int, rng: torch.Generator) -> Transitions:
         """Uniform draws with replacement; `DataError` from an empty replay."""
@@ -159,9 +169,8 @@ class Replay:
         if self.n_step > 1:
             return self._several(step, column)
         place = step if self.columns == 1 else step * self.columns + column
-        return _nested(
-            {name: value.flatten(0, 1).index_select(0, place) for name, value in self.data.items()}
-        )
+        found = {name: value.flatten(0, 1).index_select(0, place) for name, value in self.data.items()}
+        return _nested(found | self._pictures(SEEN, step, column) | self._pictures(AFTER, step, column))
 
     def everything(self) -> Transitions:
         """All transitions that can be drawn."""
@@ -183,6 +192,7 @@ class Replay:
         return {
             "written": self.written,
             "data": {name: value[: self._filled] for name, value in self.data.items()},
+            "frames": {name: ring.state_dict(self._filled) for name, ring in self.frames.items()},
             "ends": self._ends[: self._filled],
             "begun": self._begun,
             "valid": None if self._valid is None else self._valid[: self._filled],
@@ -197,10 +207,14 @@ class Replay:
                 f"the replay in the checkpoint has shape {[list(v.shape[:2]) for v in data.values()][:1]}",
                 expected=f"[{filled}, {self.columns}], as the settings of this run say",
             )
+        frames = state.get("frames", {})
         if data and not self.data:
-            self._make({name: value[0] for name, value in data.items()})
+            rows = {name: value[0] for name, value in data.items()}
+            self._make(rows, {name: saved["shape"] for name, saved in frames.items()})
         for name, value in data.items():
             self.data[name][:filled] = value
+        for name, saved in frames.items():
+            self.frames[name].load_state_dict(saved)
         self.written = int(state["written"])
         self._ends[:filled] = state["ends"]
         self._begun = state["begun"].clone()
@@ -213,16 +227,31 @@ class Replay:
     def _filled(self) -> int:
         return min(self.written, self.length)
 
-    def _make(self, flat: Mapping[str, Tensor]) -> None:
-        shapes = {name: (self.length, self.columns, *value.shape[1:]) for name, value in flat.items()}
-        size = sum(math.prod(shapes[name]) * value.element_size() for name, value in flat.items())
-        for name, value in flat.items():
-            if size <= self.mapped_above:
-                self.data[name] = torch.zeros(shapes[name], dtype=value.dtype)
-                continue
-            path = self._place() / f"{name.replace('/', '.')}.bin"
-            mapped = torch.from_file(str(path), shared=True, size=math.prod(shapes[name]), dtype=value.dtype)
-            self.data[name] = mapped.view(shapes[name])
+    def _make(self, flat: Mapping[str, Tensor], films: Mapping[str, Sequence[int]]) -> None:
+        """Memory for rows like these, and for the pictures of these shapes among them."""
+        apart = {*films, *(f"next_{name}" for name in films)}
+        kept = {name: value for name, value in flat.items() if name not in apart}
+        shapes = {name: (self.length, self.columns, *value.shape[1:]) for name, value in kept.items()}
+        size = sum(math.prod(shapes[name]) * value.element_size() for name, value in kept.items())
+        size += sum(self.length * self.columns * math.prod(shape[-3:]) for shape in films.values())
+        mapped = size > self.mapped_above
+        for name, value in kept.items():
+            self.data[name] = self._memory(name, shapes[name], dtype=value.dtype, mapped=mapped)
+        for name, shape in films.items():
+            make = partial(self._memory, dtype=torch.uint8, mapped=mapped)
+            self.frames[name] = FrameRing(self.length, self.columns, shape, name=name, make=make)
+
+    def _memory(self, name: str, shape: Sequence[int], *, dtype: torch.dtype, mapped: bool) -> Tensor:
+        """Zeros, in a mapped file of that name where it is to be."""
+        if not mapped:
+            return torch.zeros(*shape, dtype=dtype)
+        path = self._place() / f"{name.replace('/', '.')}.bin"
+        return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
+
+    def _pictures(self, which: int, step: Tensor, column: Tensor) -> dict[str, Tensor]:
+        """What the cameras saw before the steps at given places, or after them."""
+        before = "next_" if which == AFTER else ""
+        return {before + name: ring.at(which, step, column) for name, ring in self.frames.items()}
 
     def _place(self) -> Path:
         if self.folder is not None:
@@ -257,11 +286,12 @@ class Replay:
         taken = left.clamp(max=self.n_step - 1)
         last = (step + taken) % self.length
         first = {name: value[step, column] for name, value in self.data.items()}
+        first |= self._pictures(SEEN, step, column)
         after = {
             name: value[last, column]
             for name, value in self.data.items()
             if name.startswith("next_observation") or name in ("terminated", "truncated")
-        }
+        } | self._pictures(AFTER, last, column)
         return _nested(first | after) | {"reward": total, "discount": self.discount ** (taken + 1.0)}
 
 
@@ -293,6 +323,11 @@ def _flat(rows: Transitions) -> dict[str, Tensor]:
         else:
             flat[name] = value
     return flat
+
+
+def _is_film(name: str, flat: Mapping[str, Tensor]) -> bool:
+    """Whether these are pictures that the next step's follow."""
+    return f"next_{name}" in flat and are_pictures(flat[name])
 
 
 def _nested(flat: Mapping[str, Tensor]) -> Transitions:

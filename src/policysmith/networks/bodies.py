@@ -49,7 +49,7 @@ class Body(nn.Module):
     - `observation_size`: width of the state (0 for none), `goal_size` of the goal, joined behind it.
     - `planes`: (height, width, channels) where the state is a board or a stack of frames, flattened; it then
       passes a convolution of 3 x 3 for each of `channels`, the numbers of maps.
-    - `cameras`, `sizes`: pictures beside the state, see `PictureEncoder`.
+    - `cameras`, `sizes`: pictures beside the state, or stacks of them, see `PictureEncoder`.
     - `hidden`: widths of the layers; each is Linear, (LayerNorm), activation, (dropout).
     - `normalise`: scale state and goal by their running moments, which whoever collects keeps up to date.
     - `cell`: "gru" or "lstm" of `memory_width` behind the layers.
@@ -78,14 +78,15 @@ class Body(nn.Module):
         if cell not in CELLS:
             raise SettingError(f"no recurrent cell is called '{cell}'", expected="gru, lstm, or none")
         self.observation_size, self.goal_size = observation_size, goal_size
-        self.pictures = {name: (size[0], size[1]) for name, size in zip(cameras, sizes, strict=True)}
+        self.pictures = {name: tuple(size) for name, size in zip(cameras, sizes, strict=True)}
         make = activation_named(activation)
         vector = observation_size + goal_size
         self.normalizer = RunningNormalizer(vector) if normalise and vector else None
         self.convolutions = _convolutions(planes, channels, make) if planes else None
         self.encoder = (
-            PictureEncoder(tuple(cameras), tuple((s[0], s[1]) for s in sizes)) if self.pictures else None
+            PictureEncoder(tuple(cameras), tuple(self.pictures.values())) if self.pictures else None
         )
+        self.borrows = False
         before = _convolved(planes, channels) + goal_size if planes else vector
         before += self.encoder.output_size if self.encoder is not None else 0
         self.plain = not (planes or self.pictures or goal_size)
@@ -142,6 +143,14 @@ class Body(nn.Module):
         if self.normalizer is not None:
             self.normalizer.update(_vectors(observation))
 
+    def look_through(self, other: Body) -> None:
+        """See pictures by the encoder of `other`, which learns from what `other` is for, and not from this.
+
+        What this body's features are used for then gives the encoder no gradient. Source: Yarats et al. 2021
+        (SAC+AE), section 5.2, and DrQ, whose actors see by the critics' encoder.
+        """
+        self.encoder, self.borrows = other.encoder, True
+
     def _remember(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         if self.cell is None:
             return features, memory
@@ -162,7 +171,8 @@ class Body(nn.Module):
             found.append(vector)
         if self.encoder is not None:
             assert isinstance(observation, TensorDict)
-            found.append(self.encoder(observation))
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.borrows):
+                found.append(self.encoder(observation))
         return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 

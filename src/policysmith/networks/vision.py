@@ -9,7 +9,8 @@ BatchNorm, because an average of the weights has no statistics of a batch. Made 
 pixels and for CPUs: three stages and thirty thousand weights where Diffusion Policy has a ResNet-18.
 
 Pictures are uint8 [..., height, width, 3] until they are encoded. That layout is the one in which a CPU
-convolves fastest, so permuting the axes is all that is done to it.
+convolves fastest, so permuting the axes is all that is done to it. A stack of the last few pictures,
+[..., time, height, width, 3], is one picture of so many more colours: what moves is seen by the first layer.
 
 Sources: Levine et al. 2016, section 5.1 (spatial softmax); Mandlekar et al. 2021 and Chi et al. 2023 (random
 crops in training, GroupNorm); Yarats et al. 2021 (random shifts).
@@ -25,6 +26,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError, ShapeError
+from policysmith.common.observations import Observation, are_pictures, parts_of
 from policysmith.common.saving import saveable
 
 GROUP = 8
@@ -56,17 +58,16 @@ def random_shift(
     """
     if pad < 0:
         raise SettingError(f"shifts of up to {pad} pixels", expected="0 or more")
-    # Padding and cropping back at an offset is reading at shifted places, held within the picture.
-    read = []
-    for side in pictures.shape[-3:-1]:
-        offset = torch.randint(-pad, pad + 1, (len(pictures), 1), generator=rng, device=rng.device)
-        read.append((torch.arange(side) + offset.to(pictures.device)).clamp(0, side - 1))
-    row = torch.arange(len(pictures))[:, None, None]
-    y, x = read[0][:, :, None], read[1][:, None, :]
-    if pictures.dim() == 4:
-        return pictures[row, y, x]
-    moved = pictures.flatten(1, -4).movedim(1, -2)  # times behind the places, beside the colours
-    return moved[row, y, x].movedim(-2, 1).unflatten(1, pictures.shape[1:-3])
+    return random_crop(_framed(pictures, pad), (pictures.shape[-3], pictures.shape[-2]), rng=rng)
+
+
+def shifted(observation: Observation, *, pad: int = 4, rng: torch.Generator) -> Observation:
+    """The observation with every picture of it moved at random, each row and camera on its own."""
+    if isinstance(observation, Tensor):
+        return observation
+    parts: dict[str, Tensor] = parts_of(observation)
+    moved = {name: random_shift(part, pad=pad, rng=rng) for name, part in parts.items() if are_pictures(part)}
+    return TensorDict(parts | moved, batch_size=observation.batch_size)
 
 
 def centre_crop(
@@ -81,8 +82,9 @@ def centre_crop(
 class PictureEncoder(nn.Module):
     """Encodes the pictures of one or more cameras, each camera by a network of its own.
 
-    - `cameras`: their names; `sizes`: (height, width) of the pictures of each; `crops`: (height, width) of
-      the window of each that is encoded, by default all of it.
+    - `cameras`: their names; `sizes`: (height, width) of the pictures of each, or (frames, height, width)
+      where they come in stacks; `crops`: (height, width) of the window of each that is encoded, by default
+      all of it.
     - `widths`: channels per stage, multiples of 8; `keypoints`: maps that are reduced to a place each;
       `features`: numbers per picture.
 
@@ -92,7 +94,7 @@ class PictureEncoder(nn.Module):
     def __init__(
         self,
         cameras: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sequence[Sequence[int]],
         *,
         crops: Sequence[tuple[int, int]] | None = None,
         widths: Sequence[int] = (16, 32, 64),
@@ -100,7 +102,7 @@ class PictureEncoder(nn.Module):
         features: int = 64,
     ) -> None:
         super().__init__()
-        crops = sizes if crops is None else crops
+        crops = [(size[-2], size[-1]) for size in sizes] if crops is None else crops
         if not cameras or len(set(cameras)) < len(cameras) or not len(cameras) == len(sizes) == len(crops):
             raise SettingError(
                 f"an encoder was given cameras {list(cameras)}, {len(sizes)} sizes and {len(crops)} crops",
@@ -112,15 +114,18 @@ class PictureEncoder(nn.Module):
                 expected=f"at least one, each a multiple of {GROUP}",
             )
         for camera, size, crop in zip(cameras, sizes, crops, strict=True):
-            _check_crop(size, crop, where=f"camera '{camera}'")
-        self.pictures = {camera: (size[0], size[1]) for camera, size in zip(cameras, sizes, strict=True)}
+            _check_crop((size[-2], size[-1]), crop, where=f"camera '{camera}'")
+        self.pictures = {camera: tuple(size) for camera, size in zip(cameras, sizes, strict=True)}
         self.crops = {camera: (crop[0], crop[1]) for camera, crop in zip(cameras, crops, strict=True)}
         self.output_size = features * len(cameras)
         # A list and not a dictionary: the names of cameras may hold dots, those of modules may not.
-        self.encoders = nn.ModuleList(_Camera(crop, widths, keypoints, features) for crop in crops)
+        self.encoders = nn.ModuleList(
+            _Camera(crop, widths, keypoints, features, frames=size[0] if len(size) == 3 else 0)
+            for size, crop in zip(sizes, crops, strict=True)
+        )
 
     def forward(self, observation: Mapping[str, Tensor] | TensorDict) -> Float[Tensor, "*batch features"]:
-        """The features of an observation with parts, uint8 [*batch, height, width, 3] of each camera.
+        """The features of an observation with parts, uint8 [*batch, (time,) height, width, 3] of each camera.
 
         Pictures are as large as the cameras', of which the middle is encoded, or cropped already. Raises
         `ShapeError` where they are neither.
@@ -142,22 +147,26 @@ class PictureEncoder(nn.Module):
 
     def _windows(self, pictures: Tensor, camera: str) -> Tensor:
         size = tuple(pictures.shape[-3:-1])
-        if pictures.dtype != torch.uint8 or size not in (self.pictures[camera], self.crops[camera]):
+        whole = self.pictures[camera][-2:]
+        if pictures.dtype != torch.uint8 or size not in (whole, self.crops[camera]):
             raise ShapeError(
                 f"{str(pictures.dtype).removeprefix('torch.')} pictures of {size[0]} x {size[1]} pixels "
                 f"from camera '{camera}'",
-                expected="uint8 of {} x {}, as the encoder was made for".format(*self.pictures[camera]),
+                expected="uint8 of {} x {}, as the encoder was made for".format(*whole),
             )
         return centre_crop(pictures, self.crops[camera])
 
 
 class _Camera(nn.Module):
-    """uint8 [*batch, height, width, 3] -> [*batch, features]."""
+    """uint8 [*batch, height, width, 3] -> [*batch, features]; of `frames` at once where that is not 0."""
 
-    def __init__(self, size: tuple[int, int], widths: Sequence[int], keypoints: int, features: int) -> None:
+    def __init__(
+        self, size: tuple[int, int], widths: Sequence[int], keypoints: int, features: int, *, frames: int
+    ) -> None:
         super().__init__()
+        self.axes = 4 if frames else 3
         stages: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip((3, *widths), widths, strict=False)):
+        for index, (before, after) in enumerate(zip((3 * max(frames, 1), *widths), widths, strict=False)):
             kernel = 3 if index else 5
             stages += [nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2)]
             stages += [nn.GroupNorm(after // GROUP, after), nn.ReLU()]
@@ -167,10 +176,13 @@ class _Camera(nn.Module):
         self.mix = nn.Linear(2 * keypoints, features)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        flat = pictures.flatten(0, -4).permute(0, 3, 1, 2)
+        flat = pictures.reshape(-1, *pictures.shape[-self.axes :])
+        if self.axes == 4:
+            flat = flat.movedim(1, 3).flatten(3)  # times behind the places, with the colours
+        flat = flat.permute(0, 3, 1, 2)
         # In place, for a copy of all pictures costs as much as a convolution does.
         maps = self.stages(flat.float().mul_(1 / 127.5).sub_(1))
-        return self.mix(self.places(maps)).unflatten(0, pictures.shape[:-3])
+        return self.mix(self.places(maps)).unflatten(0, pictures.shape[: -self.axes])
 
 
 class SpatialSoftmax(nn.Module):
@@ -191,6 +203,15 @@ class SpatialSoftmax(nn.Module):
 def _centres(count: int) -> Tensor:
     """Where the centres of so many pixels lie in [-1, 1]."""
     return (2 * torch.arange(count) + 1) / count - 1
+
+
+def _framed(pictures: Tensor, pad: int) -> Tensor:
+    """The pictures with their outermost pixels repeated `pad` times on every side."""
+    for axis in (-3, -2):
+        first, last = pictures.narrow(axis, 0, 1), pictures.narrow(axis, pictures.shape[axis] - 1, 1)
+        size = [pad if at == axis else -1 for at in range(-pictures.dim(), 0)]
+        pictures = torch.cat([first.expand(size), pictures, last.expand(size)], dim=axis)
+    return pictures
 
 
 def _window(pictures: Tensor, top: int, left: int, size: tuple[int, int]) -> Tensor:

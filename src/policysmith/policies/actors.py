@@ -19,7 +19,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from policysmith.common.errors import CapabilityError, ShapeError
-from policysmith.common.observations import ACTION_MASK, GOAL, STATE, Observation, is_picture, parts_of
+from policysmith.common.observations import ACTION_MASK, GOAL, STATE, Observation, has_pixels, parts_of
 from policysmith.common.saving import saveable
 from policysmith.common.spaces import ActionSpace, planes_of
 from policysmith.networks.bodies import Body
@@ -194,15 +194,15 @@ def body_for(space: gymnasium.Space, **settings: Any) -> Body:
     """
     spaces = spaces_of(space)
     for name, part in spaces.items():
-        if not isinstance(part, gymnasium.spaces.Box) or not (is_picture(part) or len(part.shape) == 1):
+        if not isinstance(part, gymnasium.spaces.Box) or not (has_pixels(part) or len(part.shape) == 1):
             raise ShapeError(
                 f"the observation{'' if name == STATE else f' part {name!r}'} is {part}",
-                expected="vectors, and pictures of uint8 [height, width, 3]",
+                expected="vectors, and pictures of uint8 [height, width, 3] or stacks of them",
                 cure="make the environment with policysmith.worlds.registry.make, which flattens the rest",
             )
     sizes = {name: part.shape[0] for name, part in spaces.items() if name in (STATE, GOAL)}
     planes = settings.pop("planes", ()) or planes_of(spaces.get(STATE))
-    pictures = {name: part.shape[:2] for name, part in spaces.items() if is_picture(part)}
+    pictures = {name: part.shape[:-1] for name, part in spaces.items() if has_pixels(part)}
     return Body(
         sizes.get(STATE, 0),
         goal_size=sizes.get(GOAL, 0),

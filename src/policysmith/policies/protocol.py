@@ -52,13 +52,14 @@ class Policy(nn.Module):
 
     `observation_size` and `action_size` are the widths of one observation and one action. A policy that
     reads parts (see `common.observations`) says so: `goal_size` is the width of its goal, `pictures` maps
-    cameras to (height, width); `observation_size` is then the width of the state, 0 for none.
+    cameras to (height, width), or (frames, height, width) where it reads the last few of each at once;
+    `observation_size` is then the width of the state, 0 for none.
     """
 
     observation_size: int
     action_size: int
     goal_size: int = 0
-    pictures: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    pictures: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     observation_steps: int = 1
     action_steps: int = 1
 
@@ -115,7 +116,7 @@ class Policy(nn.Module):
     def parts(self) -> dict[str, tuple[int, ...]]:
         """The shape of every part that this policy reads of one observation."""
         vectors = {STATE: self.observation_size, GOAL: self.goal_size}
-        pictures = {name: (height, width, 3) for name, (height, width) in self.pictures.items()}
+        pictures = {name: (*size, 3) for name, size in self.pictures.items()}
         return {name: (size,) for name, size in vectors.items() if size} | pictures
 
     def check_batch(self, observation: Observation, state: TensorDict) -> None:

@@ -26,9 +26,8 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import gymnasium
-from torch import Tensor
 
-from policysmith.common.errors import CapabilityError, SettingError
+from policysmith.common.errors import SettingError
 from policysmith.experience.environments import Maker
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
@@ -43,6 +42,7 @@ from policysmith.training.learners.rlpd import (
     RlpdLearners,
     RlpdSettings,
     check_demonstrations,
+    check_shown,
     with_demonstrations,
 )
 from policysmith.training.loop import Progress, RunState
@@ -146,12 +146,6 @@ def train(
     `demonstration_share` has to be 0. The policy so far is `progress.state.policy()`; it acts without noise.
     """
     seen = None if demonstrations is None else demonstrations.steps["observation"]
-    if seen is not None and not isinstance(seen, Tensor):
-        raise CapabilityError(
-            "the demonstrations show parts or pictures",
-            expected="an observation that is one vector",
-            cure="leave the cameras out when loading them, or join the parts",
-        )
     classifier = None
     if config.reward != "environment":
         classifier = demonstrated_classifier(
@@ -170,12 +164,14 @@ def train(
         seed=seed,
         processes=config.processes,
     )
+    if seen is not None:
+        check_shown(seen, interaction.observation_space)
     agent = RlpdLearners(
         interaction.observation_space,
         interaction.action_space,
         with_target_entropy(config, interaction.action_space.size),
         seed=seed,
-        demonstrations=seen,  # type: ignore[arg-type]
+        demonstrations=seen,
     )
     shown = None
     if demonstrations is not None:

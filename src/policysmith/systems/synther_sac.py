@@ -26,7 +26,7 @@ from policysmith.experience.mixtures import Mixed
 from policysmith.synthesis.diffusion import DiffusionSettings, diffusion_run
 from policysmith.synthesis.refilled import RefilledReplay
 from policysmith.training.learners.off_policy import off_policy_run
-from policysmith.training.learners.sac import SacLearners, SacSettings
+from policysmith.training.learners.sac import SacLearners, SacSettings, vector_size
 from policysmith.training.loop import Progress, RunState
 
 
@@ -143,6 +143,7 @@ def train(
     """
     interaction = Interaction.of(environment, config.environments, seed=seed, processes=config.processes)
     action = interaction.action_space
+    vector_size(interaction.observation_space)
     sac = SacLearners(interaction.observation_space, action, config, seed=seed)
     replay = config.replay()
     made = RefilledReplay(

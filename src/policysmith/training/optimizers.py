@@ -85,6 +85,10 @@ class LeanAdam(torch.optim.Adam):
         return found
 
 
-def adam(module: nn.Module, rate: float, **settings: Any) -> LeanAdam:
-    """Adam over all weights of a small network; `settings` are those of `torch.optim.Adam`."""
-    return LeanAdam(module.parameters(), lr=rate, **settings)
+def adam(module: nn.Module, rate: float, *, without: nn.Module | None = None, **settings: Any) -> LeanAdam:
+    """Adam over all weights of a small network; `settings` are those of `torch.optim.Adam`.
+
+    `without` is a part that somebody else trains, whose weights are left alone.
+    """
+    others = set() if without is None else set(without.parameters())
+    return LeanAdam([weight for weight in module.parameters() if weight not in others], lr=rate, **settings)

@@ -7,7 +7,7 @@ from the pictures. Experts go on acting on the whole vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -31,40 +31,65 @@ Draw = Callable[[str, int, int], np.ndarray]
 class WithCameras(gymnasium.ObservationWrapper):
     """Adds a picture per entry of `pictures`, camera -> (height, width), to the observation.
 
+    Of a camera with the size (frames, height, width) the last so many pictures are shown, the newest last; an
+    episode begins with copies of its first.
+
     An environment with a method `picture(camera, height, width)` is asked for each; any other must have been
     made with `render_mode="rgb_array"`, has the one camera "camera", and is drawn by `render`, brought to the
     size. Where an environment says which dimensions of its vector are its own body's (`proprioception`, a
-    tuple of numbers), the part `state` holds those alone.
+    tuple of numbers), the part `state` holds those alone; where there are none, pictures are all it shows.
 
     `whole` is the newest observation of the environment without cameras. Raises `UnknownNameError` for a
     camera that there is not, and `SettingError` for pictures too small to see anything.
     """
 
-    def __init__(self, env: gymnasium.Env, pictures: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, env: gymnasium.Env, pictures: Mapping[str, Sequence[int]]) -> None:
         super().__init__(env)
-        self.pictures = {camera: (int(height), int(width)) for camera, (height, width) in pictures.items()}
+        self.pictures = {camera: tuple(map(int, size)) for camera, size in pictures.items()}
         for camera, size in self.pictures.items():
-            if min(size) < SMALLEST:
+            if len(size) not in (2, 3) or min(size) < 1:
                 raise SettingError(
-                    f"pictures of {size[0]} x {size[1]} pixels from '{camera}'",
+                    f"pictures of the size {list(size)} from '{camera}'",
+                    expected="height and width, or frames, height and width",
+                )
+            if min(size[-2:]) < SMALLEST:
+                raise SettingError(
+                    f"pictures of {size[-2]} x {size[-1]} pixels from '{camera}'",
                     expected=f"at least {SMALLEST} x {SMALLEST}",
                 )
         self.whole: Any = None
+        self._shown: dict[str, np.ndarray] = {}
         self._draw: Draw = getattr(env.unwrapped, "picture", None) or _Rendering(env, self.pictures)
         self._own = _own_dimensions(env)
         vectors = parts_of(env.observation_space)
         if self._own is not None:
-            vectors = {STATE: _chosen(vectors[STATE], self._own)}
+            vectors = {STATE: _chosen(vectors[STATE], self._own)} if self._own else {}
         views = {name: Box(0, 255, (*size, 3), np.uint8) for name, size in self.pictures.items()}
         self.observation_space = Dict({**vectors, **views})
+
+    def reset(self, **kwargs: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin an episode, which shows nothing of the one before."""
+        self._shown = {}
+        return super().reset(**kwargs)
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """The parts of one observation, drawn now."""
         self.whole = observation
         seen = dict(parts_of(observation))
-        if self._own is not None:
+        if self._own:
             seen[STATE] = seen[STATE][self._own]
-        return seen | {name: self._draw(name, *size) for name, size in self.pictures.items()}
+        elif self._own is not None:
+            del seen[STATE]
+        self._shown = {name: self._view(name, size) for name, size in self.pictures.items()}
+        return seen | self._shown
+
+    def _view(self, name: str, size: tuple[int, ...]) -> np.ndarray:
+        picture = self._draw(name, size[-2], size[-1])
+        if len(size) == 2:
+            return picture
+        before = self._shown.get(name)
+        # A new array, for whoever keeps the last one.
+        return np.stack([picture] * size[0] if before is None else [*before[1:], picture])
 
 
 class SeesWhole:
@@ -104,7 +129,7 @@ def _chosen(space: Box, dimensions: list[int]) -> Box:
 class _Rendering:
     """Draws by `render`, whose size is the environment's own choice."""
 
-    def __init__(self, env: gymnasium.Env, pictures: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, env: gymnasium.Env, pictures: Mapping[str, Sequence[int]]) -> None:
         self._env = env
         for camera in pictures:
             if camera != CAMERA:

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.wrappers import FlattenObservation
 
 from policysmith.common.errors import CapabilityError
-from policysmith.common.observations import ACTION_MASK, GOAL, STATE, is_parts, is_picture
+from policysmith.common.observations import ACTION_MASK, GOAL, STATE, has_pixels, is_parts
 from policysmith.common.spaces import ActionSpace
 
 GOAL_KEYS = ("achieved_goal", "desired_goal")
@@ -41,7 +41,7 @@ def as_policies_see(env: gymnasium.Env, *, goal: bool = False) -> gymnasium.Env:
         return GoalParts(env)
     if is_parts(space):
         return Parts(env)
-    if is_picture(space):
+    if has_pixels(space):
         return OnePicture(env)
     if isinstance(space, Box) and len(space.shape) == 1:
         return env
@@ -83,7 +83,7 @@ class WholeNumbers(gymnasium.ActionWrapper):
 
 
 class OnePicture(gymnasium.ObservationWrapper):
-    """An observation that is a picture, as the part `picture`."""
+    """An observation that is a picture or a stack of them, as the part `picture`."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
@@ -102,7 +102,7 @@ class Parts(gymnasium.ObservationWrapper):
         assert isinstance(env.observation_space, Dict)
         spaces = env.observation_space.spaces
         apart = (GOAL, ACTION_MASK)
-        self._kept = [name for name, space in spaces.items() if name in apart or is_picture(space)]
+        self._kept = [name for name, space in spaces.items() if name in apart or has_pixels(space)]
         self._joined = [name for name in spaces if name not in self._kept]
         parts: dict[str, gymnasium.Space] = {name: spaces[name] for name in self._kept}
         if self._joined:
@@ -134,11 +134,12 @@ class GoalParts(gymnasium.ObservationWrapper):
 
 
 def _joined_space(spaces: list[gymnasium.Space]) -> Box:
-    wrong = [space for space in spaces if not isinstance(space, Box) or len(space.shape) > 1]
+    wrong = [space for space in spaces if not isinstance(space, Box) or len(space.shape) > 2]
     if wrong:
         raise CapabilityError(
             f"the observation has a part {wrong[0]}",
-            expected="vectors (Box of one axis) and pictures (Box of uint8 [height, width, 3])",
+            expected="vectors (Box of one axis, of two where they are stacked) and pictures (Box of uint8 "
+            "[height, width, 3], with an axis before where they are stacked)",
             cure="wrap the environment so that the part is one of these",
         )
     low, high = (np.concatenate([np.ravel(getattr(s, end)) for s in spaces]) for end in ("low", "high"))

@@ -29,7 +29,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from policysmith.common.errors import MissingExtraError, SettingError, UnknownNameError
 from policysmith.common.extras import require
-from policysmith.common.observations import is_picture, parts_of
+from policysmith.common.observations import has_pixels, parts_of
 from policysmith.worlds.cameras import CAMERA, SeesWhole, WithCameras, cameras_of
 from policysmith.worlds.minatar import GAMES
 from policysmith.worlds.parts import as_policies_see, with_vector_actions
@@ -79,14 +79,15 @@ def make(
     *,
     render_mode: str | None = None,
     goal: bool = False,
-    pictures: Mapping[str, tuple[int, int]] | None = None,
+    pictures: Mapping[str, tuple[int, ...]] | None = None,
     **kwargs: Any,
 ) -> gymnasium.Env:
     """The environment called `name`; `kwargs` go to it.
 
     With `goal`, a goal environment's observation is in parts, `state` and `goal`, and not one vector. With
-    `pictures`, camera -> (height, width), there is a picture per camera beside the robot's own state (see
-    `worlds.cameras`); an environment whose observation has these cameras already stays as it is.
+    `pictures`, camera -> (height, width), there is a picture per camera beside the robot's own state, or the
+    last few for (frames, height, width) (see `worlds.cameras`); an environment whose observation has these
+    cameras already stays as it is.
 
     `render_mode="rgb_array"` makes `render()` return pictures, without a display. Raises `UnknownNameError`
     with the nearest names, `MissingExtraError` naming what to install, `SettingError` for an option that the
@@ -100,7 +101,7 @@ def make(
         configure()
         env = OwnContext(env)
     seen = prepared(env, goal=goal)
-    there = {camera for camera, space in _spaces(seen).items() if is_picture(space)}
+    there = {camera for camera, space in _spaces(seen).items() if has_pixels(space)}
     missing = {camera: size for camera, size in (pictures or {}).items() if camera not in there}
     if not missing:
         return seen

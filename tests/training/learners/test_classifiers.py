@@ -6,11 +6,10 @@ from tensordict import TensorDict
 
 from policysmith.common.errors import DataError, SettingError
 from policysmith.common.rng import generator, seeded_initialisation
-from policysmith.networks.vision import PictureEncoder
+from policysmith.networks.vision import PictureEncoder, shifted
 from policysmith.rewards.classifier import SuccessClassifier
 from policysmith.training.learners.classifiers import (
     fit_classifier,
-    shifted,
     success_batch,
     success_learner,
     vice_batch,

@@ -29,6 +29,7 @@ from policysmith.training.learners.off_policy import (
     OffPolicySettings,
     UpdateOnce,
     learn,
+    minibatch,
 )
 from policysmith.training.loop import Progress, RunState, Stateful, run
 
@@ -122,7 +123,7 @@ def asynchronous_run(
         for step, lost in actor.take(max(0, missing) // store.columns):
             store.add(step, lost=lost)
         noted = before_step(state)
-        return noted, [label(source.sample(settings.batch_size, draws)) for _ in range(settings.updates)]
+        return noted, [minibatch(source, settings, draws, label=label) for _ in range(settings.updates)]
 
     def update(state: RunState, collected: tuple[dict[str, float], list[Transitions]]) -> dict[str, float]:
         noted, batches = collected

@@ -22,11 +22,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
-from policysmith.common.observations import GOAL, STATE, Observation
+from policysmith.common.observations import STATE, Observation
 from policysmith.common.rng import generator, global_randomness, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.replay import transitions_of
-from policysmith.networks.vision import random_shift
+from policysmith.networks.vision import PictureEncoder, shifted
 from policysmith.objectives.classification import (
     classification_loss,
     gradient_penalty,
@@ -39,17 +39,6 @@ from policysmith.training.loop import RunState
 
 SMOOTHING, PENALTY = 0.2, 10.0
 """Of the labels, and how much the gradient penalty counts; SERL's values."""
-
-
-def shifted(observation: Observation, *, pad: int = 4, rng: torch.Generator) -> Observation:
-    """The observation with every picture of it moved at random, each row and camera on its own."""
-    if isinstance(observation, Tensor):
-        return observation
-    moved = {
-        name: part if name in (STATE, GOAL) else random_shift(part, pad=pad, rng=rng)  # type: ignore[arg-type]
-        for name, part in observation.items()
-    }
-    return TensorDict(moved, batch_size=observation.batch_size)
 
 
 def success_batch(
@@ -196,7 +185,9 @@ def demonstrated_classifier(
         )
     success, failure = success_frames(demonstrations)
     with seeded_initialisation(seed):
-        classifier = SuccessClassifier(demonstrations.observation_size)
+        seen = demonstrations.pictures
+        encoder = PictureEncoder(tuple(seen), tuple(seen.values())) if seen else None
+        classifier = SuccessClassifier(demonstrations.observation_size, encoder=encoder)
     if goes_on:
         return classifier.fit_scale(torch.cat([success, failure])).eval()
     fit_classifier(

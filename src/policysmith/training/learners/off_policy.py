@@ -5,8 +5,9 @@
 
 `explore` says what is done for an observation, `store` keeps it, and `source` is anything that can be drawn
 from: the store itself, a mixture with demonstrations, hindsight, transitions that a model made up. `label`
-changes what was drawn before it is learnt from (rewards that are learnt meanwhile). Learning from data alone
-is the same without acting, and from data first and experience after it with `pretraining`.
+changes what was drawn before it is learnt from (rewards that are learnt meanwhile); then its pictures are
+moved by a few pixels, so that critics do not learn them by heart. Learning from data alone is the same but for
+the acting, and from data first and experience after it with `pretraining`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from policysmith.common.rng import generator, numpy_generator
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
 from policysmith.experience.replay import Replay, Source, Transitions
+from policysmith.networks.vision import shifted
 from policysmith.training.learner import Learner
 from policysmith.training.loop import Progress, RunState, Stateful, run
 
@@ -47,6 +49,7 @@ class OffPolicySettings:
     - `random_steps`: of uniformly random actions at first, during which nothing is learnt.
     - `updates` minibatches of `batch_size` after every `every` steps of each environment.
     - `replay_capacity`, `n_step`, `discount`: of what is kept and drawn.
+    - `shift`: pictures are moved by up to so many pixels whenever they are drawn (DrQ: 4 of 84); 0: never.
     """
 
     environment_steps: int = 1_000_000
@@ -59,6 +62,7 @@ class OffPolicySettings:
     replay_capacity: int = 1_000_000
     n_step: int = 1
     discount: float = 0.99
+    shift: int = 4
 
     checkpoint_every: ClassVar[int] = 10_000
     """Steps between checkpoints, where nobody says otherwise: the replay is in each."""
@@ -70,8 +74,9 @@ class OffPolicySettings:
         for name in ("environment_steps", *counts):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected="at least 1")
-        if self.random_steps < 0:
-            raise SettingError(f"random_steps is {self.random_steps}", expected="0 or more")
+        for name in ("random_steps", "shift"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} is {getattr(self, name)}", expected="0 or more")
         if not 0 <= self.discount <= 1:
             raise SettingError(f"discount is {self.discount}", expected="0 to 1")
 
@@ -206,7 +211,7 @@ def off_policy_run(
                 acting.step()
             learns = interaction.count > settings.random_steps
         count = settings.updates if learns and len(source) else 0
-        return noted, [label(source.sample(settings.batch_size, draws)) for _ in range(count)]
+        return noted, [minibatch(source, settings, draws, label=label) for _ in range(count)]
 
     def update(state: RunState, collected: tuple[dict[str, float], list[Transitions]]) -> dict[str, float]:
         noted, batches = collected
@@ -214,6 +219,21 @@ def off_policy_run(
         return metrics | noted | interaction.metrics()
 
     return run(run_state, collect=collect, update=update, steps=pretraining + settings.steps)
+
+
+def minibatch(
+    source: Source, settings: OffPolicySettings, rng: torch.Generator, *, label: Label = lambda batch: batch
+) -> Transitions:
+    """Rows of `source` to learn from: labelled as they were seen, then their pictures shifted.
+
+    Each row's are, before and after its action, by an amount of their own. Source: Yarats et al. 2021 (DrQ),
+    section 3.1.
+    """
+    batch = label(source.sample(settings.batch_size, rng))
+    if settings.shift == 0 or isinstance(batch["observation"], Tensor):
+        return batch
+    seen = ("observation", "next_observation")
+    return batch | {key: shifted(batch[key], pad=settings.shift, rng=rng) for key in seen}
 
 
 def learn(state: RunState, batches: list[Transitions], update_once: UpdateOnce) -> dict[str, float]:

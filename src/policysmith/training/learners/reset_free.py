@@ -28,11 +28,12 @@ from policysmith.common.rng import derive, generator, numpy_generator
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.interaction import Interaction
 from policysmith.experience.replay import Replay, Transitions, replay_of
-from policysmith.training.learners.off_policy import learn
+from policysmith.training.learners.off_policy import learn, minibatch
 from policysmith.training.learners.rlpd import (
     RlpdLearners,
     RlpdSettings,
     check_demonstrations,
+    check_shown,
     with_demonstrations,
 )
 from policysmith.training.loop import Progress, RunState, run
@@ -107,10 +108,9 @@ def reset_free_run(
         shown = way.demonstrations
         if shown is not None:
             check_demonstrations(shown, low=action.low, high=action.high)
+            check_shown(shown.steps["observation"], space)
         seen = None if shown is None else shown.steps["observation"]
-        agents.append(
-            RlpdLearners(space, action, settings, seed=derive(seed, name), demonstrations=seen)  # type: ignore[arg-type]
-        )
+        agents.append(RlpdLearners(space, action, settings, seed=derive(seed, name), demonstrations=seen))
         stores.append(Replay(settings.replay_capacity, discount=settings.discount))
         demonstrated.append(None if shown is None else replay_of(shown))
     sources = [
@@ -140,7 +140,7 @@ def reset_free_run(
         if interaction.count <= settings.random_steps:
             return [[], []]
         return [
-            [source.sample(settings.batch_size, draws) for _ in range(settings.updates if len(store) else 0)]
+            [minibatch(source, settings, draws) for _ in range(settings.updates if len(store) else 0)]
             for source, store in zip(sources, stores, strict=True)
         ]
 

@@ -22,21 +22,21 @@ from typing import Any
 
 import gymnasium
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from policysmith.common.errors import DataError, SettingError
+from policysmith.common.errors import DataError, SettingError, ShapeError
+from policysmith.common.observations import Observation, parts_of
 from policysmith.common.spaces import ActionSpace
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.mixtures import Mixed, joined
 from policysmith.experience.replay import Replay, Source, Transitions
 from policysmith.networks.bodies import Body
 from policysmith.networks.critics import QEnsemble
-from policysmith.policies.actors import NetworkPolicy
+from policysmith.policies.actors import NetworkPolicy, body_for, spaces_of
 from policysmith.policies.heads import SquashedGaussianHead
 from policysmith.training.learner import Schedule
 from policysmith.training.learners.off_policy import UpdateOnce, check_transitions
-from policysmith.training.learners.sac import SacLearners, SacSettings, mean_opinion, vector_size
+from policysmith.training.learners.sac import SacLearners, SacSettings, critic_for, mean_opinion
 from policysmith.training.loop import RunState
 
 DEVIATIONS = (math.log(1e-5), math.log(5.0))
@@ -87,7 +87,7 @@ class RlpdLearners(SacLearners):
         settings: RlpdSettings,
         *,
         seed: int,
-        demonstrations: Float[Tensor, "row observation"] | None = None,
+        demonstrations: Observation | None = None,
     ) -> None:
         super().__init__(
             space,
@@ -145,8 +145,8 @@ class RlpdLearners(SacLearners):
 
 def rlpd_actor(space: gymnasium.Space, action: ActionSpace, settings: RlpdSettings) -> NetworkPolicy:
     """A squashed Gaussian actor with deviations from 1e-5 to 5."""
-    body = Body(
-        vector_size(space),
+    body = body_for(
+        space,
         hidden=settings.hidden,
         activation=settings.activation,
         layer_norm=settings.layer_norm,
@@ -158,20 +158,9 @@ def rlpd_actor(space: gymnasium.Space, action: ActionSpace, settings: RlpdSettin
 
 def rlpd_critic(space: gymnasium.Space, action: ActionSpace, settings: RlpdSettings) -> QEnsemble:
     """The ensemble, which reads observations as the actor does."""
-    size = vector_size(space)
-    return QEnsemble(
-        size,
-        action.low,
-        action.high,
-        members=settings.members,
-        hidden=settings.hidden,
-        activation=settings.activation,
-        layer_norm=settings.layer_norm,
-        dropout=settings.dropout,
-        early_dropout=True,
-        # A body without layers: the observation in other units.
-        body=Body(size, hidden=(), normalise=True) if settings.normalise else None,
-    )
+    # A body without layers: the observation in other units.
+    units = {"body": body_for(space, hidden=(), normalise=True)} if settings.normalise else {}
+    return critic_for(space, action, settings, dropout=settings.dropout, early_dropout=True, **units)
 
 
 def linear_warmup(steps: int) -> Schedule:
@@ -192,6 +181,23 @@ def with_demonstrations(store: Replay, demonstrations: Replay | None, share: flo
     if share == 0 or demonstrations is None:
         return store
     return Mixed([(store, 1 - share), (demonstrations, share)])
+
+
+def check_shown(seen: Observation, space: gymnasium.Space) -> None:
+    """Raise `ShapeError` where demonstrations [row, ...] show something else than the environment."""
+    shown = {name: tuple(part.shape[1:]) for name, part in parts_of(seen).items()}
+    wanted = {name: tuple(part.shape) for name, part in spaces_of(space).items()}
+    if shown != wanted:
+        raise ShapeError(
+            f"the demonstrations show {_listed(shown)}",
+            expected=f"{_listed(wanted)}, as the environment does",
+            cure="load the cameras of the environment, and no others (--cameras, --picture-size), or give the "
+            "environment those of the demonstrations (--pictures)",
+        )
+
+
+def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
 
 
 def check_demonstrations(episodes: Episodes, *, low: Sequence[float], high: Sequence[float]) -> None:

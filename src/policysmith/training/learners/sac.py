@@ -22,14 +22,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError
+from policysmith.common.observations import STATE
 from policysmith.common.rng import generator, seeded_initialisation
 from policysmith.common.spaces import CONTINUOUS, ActionSpace
 from policysmith.experience.replay import Transitions
+from policysmith.networks.bodies import Body
 from policysmith.networks.critics import QEnsemble
 from policysmith.networks.targets import TargetNetwork, frozen
 from policysmith.objectives.constraints import inverse_softplus, temperature_loss
 from policysmith.objectives.values import clipped_double_q, soft_value, td_target
-from policysmith.policies.actors import NetworkPolicy, actor_for, spaces_of, without_noise
+from policysmith.policies.actors import NetworkPolicy, actor_for, body_for, spaces_of, without_noise
 from policysmith.training.learner import Learner
 from policysmith.training.learners.off_policy import Explore, OffPolicySettings, UpdateOnce
 from policysmith.training.loop import RunState
@@ -100,6 +102,8 @@ class Temperature(nn.Module):
 class SacLearners:
     """The three learners and the critics' target for an environment's spaces, and what is done with them.
 
+    Pictures are read by one encoder, which the critics' loss trains and the actor only looks through; the
+    target has a copy of it that follows, as of all else (DrQ, Yarats et al. 2021).
     `opinion` joins the critics for the actor: the least of them, or RLPD's mean. `make_actor` and
     `make_critic` make the networks, where they are not the usual ones; `tasks`: one temperature for each.
     """
@@ -125,13 +129,14 @@ class SacLearners:
             self.actor = (make_actor or squashed_actor)(space, action, settings)
             self.critic = (make_critic or critic_for)(space, action, settings)
             self.temperature = Temperature(settings.initial_temperature, tasks=tasks)
+        sight = shared_sight(self.actor, self.critic)
         self.rng = generator(seed, "actions")
         self.target = TargetNetwork(self.critic, settings.rate)
         self.learners = {
             "policy": Learner(
                 self.actor,
                 self.actor_loss,
-                optimizer=adam(self.actor, settings.learning_rate),
+                optimizer=adam(self.actor, settings.learning_rate, without=sight),
                 acts=without_noise,
             ),
             "critic": Learner(
@@ -249,9 +254,12 @@ def squashed_actor(space: gymnasium.Space, action: ActionSpace, settings: SacSet
 
 
 def critic_for(space: gymnasium.Space, action: ActionSpace, settings: Any, **more: Any) -> QEnsemble:
-    """Critics of states; `more` goes to `QEnsemble`."""
+    """Critics of whatever the environment shows; `more` goes to `QEnsemble`."""
+    if "body" not in more:
+        more["body"] = sight_of(space)
+    body = more["body"]
     return QEnsemble(
-        vector_size(space),
+        vector_size(space) if body is None else body.width,
         action.low,
         action.high,
         members=settings.members,
@@ -262,16 +270,32 @@ def critic_for(space: gymnasium.Space, action: ActionSpace, settings: Any, **mor
     )
 
 
+def sight_of(space: gymnasium.Space, **settings: Any) -> Body | None:
+    """What critics see by: a body without layers, whose features are state, goal and encoded pictures.
+
+    None for one vector, which is seen as it is; `settings` go to `Body`.
+    """
+    return None if list(spaces_of(space)) == [STATE] else body_for(space, hidden=(), **settings)
+
+
+def shared_sight(actor: NetworkPolicy, critic: QEnsemble) -> nn.Module | None:
+    """Let the actor see pictures by the critics' encoder, and return it; None where there are no pictures."""
+    if critic.body is None or critic.body.encoder is None:
+        return None
+    actor.body.look_through(critic.body)
+    return actor.body.encoder
+
+
 def vector_size(space: gymnasium.Space) -> int:
     """Width of an observation that is one vector; `SettingError` for any other."""
     spaces = spaces_of(space)
-    if list(spaces) != ["state"]:
+    if list(spaces) != [STATE]:
         raise SettingError(
-            f"critics that read {', '.join(spaces)}",
+            f"the observation has the parts {', '.join(spaces)}",
             expected="an observation that is one vector",
-            cure="flatten the observation (gymnasium.wrappers.FlattenObservation), or use ppo",
+            cure="leave the parts out that are no vectors, or use sac, td3, dqn, serl or ppo, which read all",
         )
-    return int(spaces["state"].shape[0])
+    return int(spaces[STATE].shape[0])
 
 
 def mean_opinion(q: Float[Tensor, "member row"]) -> Float[Tensor, "row"]:

@@ -32,7 +32,7 @@ from policysmith.objectives.values import clipped_double_q, improvement_scale, s
 from policysmith.policies.actors import NetworkPolicy, actor_for
 from policysmith.training.learner import Learner
 from policysmith.training.learners.off_policy import Explore, UpdateOnce
-from policysmith.training.learners.sac import critic_for, critic_loss, vector_size
+from policysmith.training.learners.sac import critic_for, critic_loss, shared_sight, vector_size
 from policysmith.training.loop import RunState
 from policysmith.training.optimizers import adam
 
@@ -103,7 +103,9 @@ class Td3Learners:
         action.require(CONTINUOUS, by="TD3", instead="dqn, or ppo, which serves every action space")
         self.settings, self.discount, self.follow = settings, discount, follow
         shared: Any = {"normalise": observed is not None}
-        size = vector_size(space)
+        reader: dict[str, Any] = {}
+        if observed is not None:
+            reader["body"] = Body(vector_size(space), hidden=(), **shared)
         with seeded_initialisation(seed):
             self.actor = actor_for(
                 space,
@@ -114,11 +116,11 @@ class Td3Learners:
                 layer_norm=settings.layer_norm,
                 **shared,
             )
-            reader = None if observed is None else Body(size, hidden=(), **shared)
-            self.critic = critic_for(space, action, settings, body=reader)
-        if observed is not None and reader is not None:
+            self.critic = critic_for(space, action, settings, **reader)
+        if observed is not None:
             self.actor.body.observe(observed)
-            reader.observe(observed)
+            reader["body"].observe(observed)
+        sight = shared_sight(self.actor, self.critic)
         self.low, self.high = torch.tensor(action.low), torch.tensor(action.high)
         self.half = (self.high - self.low) / 2
         self.rng = generator(seed, "smoothing")
@@ -126,7 +128,7 @@ class Td3Learners:
         self.target_actor = TargetNetwork(self.actor, settings.rate)
         self.learners = {
             "policy": Learner(
-                self.actor, self.actor_loss, optimizer=adam(self.actor, settings.learning_rate)
+                self.actor, self.actor_loss, optimizer=adam(self.actor, settings.learning_rate, without=sight)
             ),
             "critic": Learner(
                 self.critic, critic_loss, optimizer=adam(self.critic, settings.critic_learning_rate)
