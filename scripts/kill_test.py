@@ -21,6 +21,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from policysmith.common.saving import load_tree
 from policysmith.evaluation.conformance import language_inputs
 from policysmith.experience.episodes import Episodes
 from policysmith.training.runs import RunDirectory
+from policysmith.worlds.registry import make
 
 AIMS = ("start", "step", "write")
 """When a process is killed: before its first step, some time into a step, or while it writes a checkpoint."""
@@ -40,12 +42,16 @@ AIMS = ("start", "step", "write")
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: `steps` steps of a system's tiny preset, with a checkpoint every few."""
+    """What is trained: `steps` steps of a system's tiny preset, with a checkpoint every few.
+
+    A system that acts learns from stacks of pictures with so many pixels a side where `pictures` is not 0.
+    """
 
     system: str = "sdp"
     steps: int = 60
     checkpoint_every: int = 4
     seed: int = 0
+    pictures: int = 0
 
     def train(self, folder: Path) -> Any:
         """Begin the run in `folder`, or go on with the one that is there; an iterator of its steps."""
@@ -56,7 +62,8 @@ class Job:
         if "prompts" in system.takes:
             inputs = language_inputs(folder.parent / "inputs")
         elif "episodes" not in system.takes:
-            inputs = ("Pendulum-v1",)
+            views = {"camera": (2, self.pictures, self.pictures)}
+            inputs = (partial(make, "point-reach", pictures=views) if self.pictures else "Pendulum-v1",)
         saved = None
         if (folder / "config.json").is_file():
             directory = RunDirectory.open(folder)

@@ -223,3 +223,20 @@ def test_pictures_of_another_size_or_kind_are_refused(picture, said):
 def test_an_encoder_that_cannot_be_is_refused(cameras, sizes, options, said):
     with pytest.raises(SettingError, match=said):
         PictureEncoder(cameras, sizes, **options)
+
+
+# ---- stacks ------------------------------------------------------------------------------------------
+
+
+def test_a_stack_is_encoded_as_one_picture_of_more_colours_and_its_order_matters():
+    with seeded_initialisation(0):
+        eyes = PictureEncoder(["top"], [(3, 16, 12)], widths=(8,), features=4)
+    assert eyes.encoders[0].stages[0].in_channels == 9
+    pictures = noise(5, 2, 3, 16, 12, 3)
+    found = eyes({"top": pictures})
+    assert found.shape == (5, 2, 4)
+    joined = torch.cat([pictures[:, :, time] for time in range(3)], -1).flatten(0, 1)
+    maps = eyes.encoders[0].stages(joined.permute(0, 3, 1, 2) / 127.5 - 1)
+    expected = eyes.encoders[0].mix(eyes.encoders[0].places(maps)).unflatten(0, (5, 2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, eyes({"top": pictures.flip(2)}), atol=1e-3)

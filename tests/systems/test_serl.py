@@ -3,12 +3,13 @@ not wait, and two agents that undo each other's work. Each is gone on from where
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from policysmith.common.errors import CapabilityError, DataError, SettingError
+from policysmith.common.errors import DataError, SettingError, ShapeError
 from policysmith.common.saving import load_tree, save_tree
 from policysmith.experience.demonstrations import Demonstrations
 from policysmith.experience.episodes import Episodes
@@ -23,6 +24,7 @@ from policysmith.training.learners.asynchronous import Beside
 from policysmith.training.learners.classifiers import success_frames
 from policysmith.training.learners.reset_free import Way
 from policysmith.training.loop import finish
+from policysmith.worlds import registry
 from policysmith.worlds.point import PointReach
 
 TINY = PRESETS["tiny"]
@@ -63,6 +65,21 @@ def test_a_learned_reward_pays_and_a_cut_run_goes_on_alike(reward, demonstration
         return train("point-reach", demonstrations, config=config, seed=1, state=state)
 
     assert resumed_alike(run, tmp_path)
+
+
+@pytest.mark.parametrize("reward", ["environment", "classifier", "vice"])
+def test_a_robots_cameras_are_learnt_from_and_a_cut_run_goes_on_alike(reward, tmp_path):
+    views = {"pictures": {"camera": (16, 20)}}
+    shown = Episodes.from_arrays(Demonstrations("point-reach", episodes=3, options=views).record())
+    config = changed(TINY, reward=reward, classifier_steps=3, classifier_every=2)
+    make = partial(registry.make, "point-reach", **views)
+
+    def run(state):
+        return train(make, shown, config=config, seed=1, state=state)
+
+    assert resumed_alike(run, tmp_path)
+    with pytest.raises(ShapeError, match=r"demonstrations show .*camera \[16, 20, 3\]"):
+        next(train("point-reach", shown, config=config))
 
 
 def test_vice_trains_its_classifier_and_stores_no_reward(demonstrations):
@@ -178,11 +195,3 @@ def test_a_time_limit_stored_as_an_end_is_warned_of(demonstrations):
     steps["truncated"] |= steps["terminated"]
     with pytest.warns(UserWarning, match="both terminated and truncated"):
         train("point-reach", changed(demonstrations, steps=steps), config=TINY)
-
-
-def test_pictures_are_refused():
-    shown = Episodes.from_arrays(
-        Demonstrations("point-reach", episodes=1, options={"pictures": {"camera": (16, 16)}}).record()
-    )
-    with pytest.raises(CapabilityError, match="pictures"):
-        train("point-reach", shown, config=TINY)

@@ -100,10 +100,10 @@ def test_a_language_run_killed_while_it_answers_or_learns_ends_in_the_same_bits(
     assert kill_test.differences(tmp_path / "whole", tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("system", ["ppo", "sac", "iql"])
-def test_a_control_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, system):
-    """On policy, off policy (replay included) and from data alone."""
-    job = kill_test.Job(system=system, steps=40, checkpoint_every=4)
+@pytest.mark.parametrize(("system", "pictures"), [("ppo", 0), ("sac", 0), ("sac", 16), ("iql", 0)])
+def test_a_control_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, system, pictures):
+    """On policy, off policy (replay included, of pictures too) and from data alone."""
+    job = kill_test.Job(system=system, steps=40, checkpoint_every=4, pictures=pictures)
     for _ in job.train(tmp_path / "whole"):
         pass
     kills = kill_test.train_with_kills(job, tmp_path / "run", kills=3, rng=random.Random(7))

@@ -151,3 +151,34 @@ def test_a_robot_arm_knows_its_hand_and_sees_the_rest(drawing):
     with pytest.raises(UnknownNameError, match="no camera 'side'"):
         registry.make("metaworld/drawer-open-v3", pictures={"side": (16, 16)}).reset()
     env.close()
+
+
+# ---- stacks of the last few -----------------------------------------------------------------------------
+
+
+def test_the_last_pictures_are_stacked_and_an_episode_begins_with_copies_of_its_first(rendered):
+    env = registry.make(rendered, pictures={"camera": (3, 8, 12)})
+    assert env.observation_space["camera"].shape == (3, 8, 12, 3)
+    seen, _ = env.reset()
+    shown = [seen["camera"]]
+    for _ in range(4):
+        seen, *_ = env.step(np.zeros(1))
+        assert env.observation_space.contains(seen)
+        shown.append(seen["camera"])
+    brightness = [[int(one[0, 0, 0]) for one in stack] for stack in shown]
+    assert brightness == [[0, 0, 0], [0, 0, 50], [0, 50, 100], [50, 100, 150], [100, 150, 200]]
+    seen, _ = env.reset()
+    assert [int(one[0, 0, 0]) for one in seen["camera"]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(8,), (0, 16, 16), (1, 2, 16, 16)])
+def test_sizes_that_are_none_are_refused(rendered, size):
+    with pytest.raises(SettingError, match="pictures of the size"):
+        registry.make(rendered, pictures={"camera": size})
+
+
+def test_a_robot_that_knows_nothing_of_itself_shows_pictures_alone(rendered, monkeypatch):
+    monkeypatch.setattr(Rendered, "proprioception", (), raising=False)
+    env = registry.make(rendered, pictures={"camera": (8, 12)})
+    seen, _ = env.reset()
+    assert list(seen) == list(env.observation_space) == ["camera"]

@@ -62,3 +62,15 @@ def test_an_environment_without_a_goal_is_refused():
 def test_a_part_that_is_neither_vector_nor_picture_is_named():
     with pytest.raises(CapabilityError, match="part Box"):
         as_policies_see(Fixed(front=picture(), grid=Box(0, 1, (2, 2, 2))))
+
+
+def test_stacked_observations_are_stacks_of_pictures_and_one_longer_state():
+    from gymnasium.wrappers import FrameStackObservation
+
+    env = as_policies_see(FrameStackObservation(Fixed(front=picture(), a=vector(2)), 3))
+    seen, _ = env.reset()
+    assert {name: part.shape for name, part in seen.items()} == {
+        "front": (3, *picture().shape),
+        "state": (6,),
+    }
+    assert env.observation_space.contains(seen)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from policysmith.common.errors import SettingError, ShapeError
-from policysmith.common.observations import STATE, Observation, Seen, parts_of, stack, to_tensors
+from policysmith.common.observations import STATE, Observation, Seen, parts_of, stack, state_of, to_tensors
 from policysmith.common.saving import saveable
 from policysmith.networks.mlp import mlp
 from policysmith.networks.vision import PictureEncoder
@@ -68,8 +68,11 @@ class SuccessClassifier(nn.Module):
         )
         self.head = mlp((hidden, 1))
 
-    def fit_scale(self, state: Float[Tensor, "row state"]) -> SuccessClassifier:
-        """Bring states like these to mean 0 and deviation 1, where they vary; returns itself."""
+    def fit_scale(self, seen: Observation) -> SuccessClassifier:
+        """Bring states like those seen [row, ...] to mean 0 and deviation 1, where they vary; returns itself."""
+        if not self.state_size:
+            return self
+        state = state_of(seen)
         varies = state.amax(0) > state.amin(0)
         self.state_offset.copy_(state.mean(0))
         self.state_scale.copy_(torch.where(varies, state.std(0), 1.0))

@@ -6,8 +6,8 @@
 `explore` says what is done for an observation, `store` keeps it, and `source` is anything that can be drawn
 from: the store itself, a mixture with demonstrations, hindsight, transitions that a model made up. `label`
 changes what was drawn before it is learnt from (rewards that are learnt meanwhile); then its pictures are
-moved by a few pixels, so that critics do not learn them by heart. Learning from data alone is the same but for
-the acting, and from data first and experience after it with `pretraining`.
+moved by a few pixels, so that critics do not learn them by heart. Learning from data alone is the same
+without acting, and from data first and experience after it with `pretraining`.
 """
 
 from __future__ import annotations

@@ -191,8 +191,8 @@ def check_shown(seen: Observation, space: gymnasium.Space) -> None:
         raise ShapeError(
             f"the demonstrations show {_listed(shown)}",
             expected=f"{_listed(wanted)}, as the environment does",
-            cure="load the cameras of the environment, and no others (--cameras, --picture-size), or give the "
-            "environment those of the demonstrations (--pictures)",
+            cure="load the cameras of the environment and no others (--cameras, --picture-size), or make the "
+            "environment with those of the demonstrations (--pictures)",
         )
 
 
