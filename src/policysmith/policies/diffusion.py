@@ -55,7 +55,7 @@ class ActionDiffusion(nn.Module):
         self.action_normalizer = Normalizer(network.action_size)
 
     @property
-    def pictures(self) -> dict[str, tuple[int, int]]:
+    def pictures(self) -> Mapping[str, tuple[int, ...]]:
         """(height, width) of the pictures that the model reads, by camera."""
         return {} if self.eyes is None else self.eyes.pictures
 
