@@ -9,6 +9,8 @@ cameras, what an encoder makes of their pictures, learnt with the rest. It is ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, Int
 from tensordict import TensorDict
