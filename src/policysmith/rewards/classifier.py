@@ -69,7 +69,7 @@ class SuccessClassifier(nn.Module):
         self.head = mlp((hidden, 1))
 
     def fit_scale(self, seen: Observation) -> SuccessClassifier:
-        """Bring states like those seen [row, ...] to mean 0 and deviation 1 where they vary; itself."""
+        """Bring states as in `seen` [row, ...] to mean 0 and deviation 1, where they vary; returns itself."""
         if not self.state_size:
             return self
         state = state_of(seen)
