@@ -22,7 +22,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from policysmith.common.errors import DataError, SettingError
-from policysmith.common.observations import STATE, Observation
+from policysmith.common.observations import Observation
 from policysmith.common.rng import generator, global_randomness, seeded_initialisation
 from policysmith.experience.episodes import Episodes
 from policysmith.experience.replay import transitions_of
@@ -88,9 +88,8 @@ def fit_classifier(
 
     The state is brought to a common scale first. Defaults are SERL's. The classifier is left in eval mode.
     """
-    if classifier.state_size:
-        states = [f if isinstance(f, Tensor) else f[STATE] for f in (success, failure)]
-        classifier.fit_scale(torch.cat(states))
+    seen: Any = [success, failure]
+    classifier.fit_scale(torch.cat(seen))
     learner = success_learner(classifier, learning_rate=learning_rate)
     metrics: dict[str, float] = {}
     with global_randomness(rng):  # of the dropout
