@@ -53,7 +53,7 @@ def test_measurements_are_kept_with_the_run_and_shown_on_its_page(run, capsys):
     evaluate(capsys, run)
     evaluate(capsys, run, "--spread")
     evaluate(capsys, run, "--spread")  # in place of the one before it
-    kept = evaluations.kept(run)
+    kept = evaluations.EVALUATIONS.of(run)
     assert [entry["spread"] for entry in kept] == [False, True]
     assert all(len(entry["tick_ms"]) > 50 for entry in kept)
     page = (RunDirectory.open(run).path / "report.html").read_text(encoding="utf-8")

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from policysmith.common.saving import load_json, save_json
+from policysmith.cli.kept import Kept
 from policysmith.evaluation.statistics import Interval
 
-FILE = "answers.json"
-"""In the run directory: a list of what was measured."""
-
-
-def keep_answers(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Put a measurement with those of the run, in place of an older one of the same kind."""
-    key = ("fingerprint", "answers", "temperature", "limit")
-    others = [one for one in kept_answers(folder) if any(one[name] != measured[name] for name in key)]
-    save_json(folder / FILE, [*others, measured])
-
-
-def kept_answers(folder: Path) -> list[dict[str, Any]]:
-    """What `eval` measured of a language run, oldest first."""
-    path = folder / FILE
-    return load_json(path) if path.is_file() else []
+ANSWERS = Kept("answers.json", key=("fingerprint", "answers", "temperature", "limit"))
+"""One entry per set of prompts and way of answering."""
 
 
 def answers_table(measured: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

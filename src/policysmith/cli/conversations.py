@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from policysmith.common.saving import load_json, save_json
+from policysmith.cli.kept import Kept
 from policysmith.evaluation.statistics import Interval
 
-FILE = "conversations.json"
-"""In the run directory: a list of what was measured."""
-
-
-def keep_conversations(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Put a measurement with those of the run, in place of an older one of the same kind."""
-    key = ("fingerprint", "temperature", "limit", "system")
-    others = [one for one in kept_conversations(folder) if any(one[name] != measured[name] for name in key)]
-    save_json(folder / FILE, [*others, measured])
-
-
-def kept_conversations(folder: Path) -> list[dict[str, Any]]:
-    """What `eval` measured of a run by playing, oldest first."""
-    path = folder / FILE
-    return load_json(path) if path.is_file() else []
+CONVERSATIONS = Kept("conversations.json", key=("fingerprint", "temperature", "limit", "system"))
+"""One entry per set of episodes and way of talking."""
 
 
 def conversations_table(measured: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from policysmith.cli import look
-from policysmith.cli.answers import answers_table, keep_answers
+from policysmith.cli.answers import ANSWERS, answers_table
 from policysmith.cli.language import PromptInputs
 from policysmith.cli.pages import run_page
 from policysmith.common.config import config_from_json
@@ -97,7 +97,7 @@ class EvalAnswers(PromptInputs):
             )
             measured["difference"] = plain_interval(difference)
         if config:
-            keep_answers(Path(self.path), measured)
+            ANSWERS.add(Path(self.path), measured)
             run_page(RunDirectory.open(self.path))
         if self.json:
             look.print_json(measured)

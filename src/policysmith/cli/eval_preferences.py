@@ -13,7 +13,7 @@ import tyro
 
 from policysmith.cli import look
 from policysmith.cli.pages import run_page
-from policysmith.cli.paired import COLUMNS, TITLE, keep_pairs, pairs_row
+from policysmith.cli.paired import COLUMNS, PAIRS, TITLE, pairs_row
 from policysmith.cli.preferences import ComparedAnswers
 from policysmith.common.config import config_from_json
 from policysmith.common.saving import load_json
@@ -65,7 +65,7 @@ class EvalPreferences(ComparedAnswers):
                 )
             },
         }
-        keep_pairs(Path(self.path), measured)
+        PAIRS.add(Path(self.path), measured)
         run_page(RunDirectory.open(self.path))
         if self.json:
             look.print_json(measured)

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from policysmith.cli import look
-from policysmith.cli.conversations import conversations_table, keep_conversations
+from policysmith.cli.conversations import CONVERSATIONS, conversations_table
 from policysmith.cli.eval_answers import plain_interval, policies_at, run_config
 from policysmith.cli.pages import run_page
 from policysmith.cli.worlds import WorldInputs
@@ -77,7 +77,7 @@ class EvalWorld(WorldInputs):
             "conversations": {name: _shown(one) for name, one in found.items()},
         }
         if config:
-            keep_conversations(Path(self.path), measured)
+            CONVERSATIONS.add(Path(self.path), measured)
             run_page(RunDirectory.open(self.path))
         if self.json:
             look.print_json(measured)

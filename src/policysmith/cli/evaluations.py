@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from policysmith.common.saving import load_json, save_json
+from policysmith.cli.kept import Kept
 from policysmith.evaluation.findings import Table
 from policysmith.evaluation.statistics import Interval
 
-FILE = "evaluation.json"
-"""In the run directory: a list of what was measured."""
+EVALUATIONS = Kept("evaluation.json", key=("environment", "spread"))
+"""One entry per environment and way of acting."""
 
 
 def summary_of(milliseconds: Float[np.ndarray, "call"]) -> dict[str, float]:
     """Mean, median and 99th percentile."""
     median, slow = np.quantile(milliseconds, [0.5, 0.99])
     return {"mean": float(milliseconds.mean()), "median": float(median), "p99": float(slow)}
-
-
-def keep(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Put a measurement with those of the run, in place of an older one of the same kind."""
-    others = [entry for entry in kept(folder) if label(entry) != label(measured)]
-    save_json(folder / FILE, [*others, measured])
-
-
-def kept(folder: Path) -> list[dict[str, Any]]:
-    """What was measured of a run, oldest first."""
-    path = folder / FILE
-    return load_json(path) if path.is_file() else []
 
 
 def label(measured: Mapping[str, Any]) -> str:

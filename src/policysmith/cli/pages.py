@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 import policysmith
 from policysmith.cli import evaluations
-from policysmith.cli.answers import answers_table, kept_answers
-from policysmith.cli.conversations import conversations_table, kept_conversations
+from policysmith.cli.answers import ANSWERS, answers_table
+from policysmith.cli.conversations import CONVERSATIONS, conversations_table
 from policysmith.cli.paired import COLUMNS as PAIR_COLUMNS
-from policysmith.cli.paired import TITLE, kept_pairs, pairs_row
+from policysmith.cli.paired import PAIRS, TITLE, pairs_row
 from policysmith.common.catalogue import find_system
 from policysmith.common.saving import write_beside
 from policysmith.evaluation import plots
@@ -55,11 +55,11 @@ def run_page(directory: RunDirectory) -> Path:
     system = find_system(config["system"])
     report = Report(system.title, f"one run, seed {config['seed']}")
     report.text(system.summary)
-    _add_evaluations(report, evaluations.kept(directory.path))
-    if pairs := kept_pairs(directory.path):
+    _add_evaluations(report, evaluations.EVALUATIONS.of(directory.path))
+    if pairs := PAIRS.of(directory.path):
         report.table(TITLE, PAIR_COLUMNS, [pairs_row(one) for one in pairs])
-    _add_answers(report, kept_answers(directory.path))
-    _add_conversations(report, kept_conversations(directory.path))
+    _add_answers(report, ANSWERS.of(directory.path))
+    _add_conversations(report, CONVERSATIONS.of(directory.path))
     lines = directory.metrics()
     names, over, axis, log = _curves(config, lines)
     for name in names:

@@ -253,7 +253,7 @@ class Eval:
             "missed_deadlines": {f"{rate:g} Hz": timing.missed(rate) for rate in rates},
         }
         if self._is_run:
-            evaluations.keep(Path(self.path), measured | {"tick_ms": timing.tick_ms.tolist()})
+            evaluations.EVALUATIONS.add(Path(self.path), measured | {"tick_ms": timing.tick_ms.tolist()})
             run_page(RunDirectory.open(self.path))
         if self.json:
             look.print_json(measured)

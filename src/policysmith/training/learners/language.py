@@ -67,9 +67,9 @@ def language_run(
     A model given as a folder or a name is loaded; a policy is trained in place. `wrap` makes the method's
     sampler of the usual one, whose answers come with their rewards; `reward` is None where that sampler has
     rewards of its own. Prompts that are episodes of a world (`experience.world_prompts`) are played, and the
-    world pays. With `reference`, the
-    policy as given stays beside the one that learns (for adapters, the model without them). `sources` are
-    what the method's functions remember from step to step; they are saved with the run.
+    world pays. With `reference`, the policy as given stays beside the one that learns (for adapters, the
+    model without them). `sources` are what the method's functions remember from step to step; they are saved
+    with the run.
     """
     policy = opened(model, settings, seed=seed)
     before = frozen_reference(policy, temperature=settings.temperature) if reference else None
