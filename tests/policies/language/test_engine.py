@@ -126,6 +126,21 @@ def test_rows_that_wait_for_a_slot_say_the_same(any_policy, slots):
     )
 
 
+@pytest.mark.parametrize("slots", [None, 3])
+@pytest.mark.parametrize(("first", "together"), [(2, 1), (4, 3), (4, 4), (8, 16)])
+def test_columns_that_are_read_before_they_are_written_are_not_seen(
+    policy, monkeypatch, slots, first, together
+):
+    expected = write(policy, slots=slots)
+    monkeypatch.setattr(llama_decoder, "FIRST_BLOCK", first)
+    monkeypatch.setattr(llama_decoder, "READ_TOGETHER", together)
+    samples = write(policy, slots=slots)
+    assert answers(samples) == answers(expected)
+    torch.testing.assert_close(
+        samples.batch["behaviour_log_prob"], expected.batch["behaviour_log_prob"], atol=1e-5, rtol=0
+    )
+
+
 def test_slots_are_refilled_as_soon_as_rows_end(policy):
     requests = [Request([10 + row], group_id=row, limit=1 + row % 5) for row in range(20)]
     samples = write(policy, requests, slots=4)
